@@ -1,0 +1,222 @@
+"""The calling end of a control socket.
+
+Source: control protocol, section 3. After a time-out or a lost connection the effect may have
+happened: each writing method is safe to repeat.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import msgspec
+
+from skep import __version__
+from skep.foundation.errors import SkepError, TryAgainError, WireError
+from skep.foundation.log import get_logger
+from skep.foundation.rpc.frames import (
+    MAX_FROM_LISTENER,
+    PROTO,
+    FrameSplitter,
+    Hello,
+    HelloResult,
+    Method,
+    RpcError,
+    decode_args,
+    decode_incoming,
+    encode_request,
+)
+
+__all__ = ["CallError", "Caller", "ConnectionLostError", "connect"]
+
+A = TypeVar("A")
+R = TypeVar("R")
+
+_log = get_logger(part="rpc")
+_HELLO = Method(name="hello", args=Hello, result=HelloResult)
+_AGAIN = frozenset({"busy", "rate_limited", "timeout", "unavailable", "shutting_down"})
+
+
+class CallError(RpcError):
+    """The listener refused, or gave no answer in time (`timeout`)."""
+
+    @property
+    def is_worth_repeating(self) -> bool:
+        """Whether nobody must act: the same call may go through later."""
+        return self.wire_code in _AGAIN
+
+
+class ConnectionLostError(TryAgainError):
+    """The socket is gone (or was never there); whether the effect happened is unknown."""
+
+    code = "control.connection_lost"
+
+
+EventHandler = Callable[[msgspec.Raw], None]
+
+
+async def connect(
+    path: Path,
+    *,
+    role: str,
+    events: Mapping[str, EventHandler] | None = None,
+    timeout_s: float = 10.0,
+) -> Caller:
+    """Dial the socket at `path` and say hello.
+
+    Args:
+        events: Per event name, who takes its data; unknown events are ignored.
+
+    Raises:
+        ConnectionLostError: Nobody listens there, or it hung up.
+        CallError: The listener speaks another protocol, or did not answer.
+    """
+    loop = asyncio.get_running_loop()
+    caller = Caller(events or {})
+    try:
+        async with asyncio.timeout(timeout_s):
+            await loop.create_unix_connection(lambda: caller, str(path))
+    except (OSError, TimeoutError) as exc:
+        raise ConnectionLostError(f"nobody answers at `{path.name}`") from exc
+    hello = Hello(proto=PROTO, role=role, build=__version__, pid=os.getpid())
+    try:
+        result = await caller.call(_HELLO, hello, timeout_s=timeout_s)
+    except SkepError:
+        caller.close()
+        raise
+    caller.epoch = result.epoch
+    caller.build = result.build
+    return caller
+
+
+class Caller(asyncio.Protocol):
+    """A connection to a listener. Make one with `connect`.
+
+    Attributes:
+        epoch, build: As the listener told in `hello`.
+    """
+
+    def __init__(self, events: Mapping[str, EventHandler]) -> None:
+        self.epoch = 0
+        self.build = ""
+        self._events = events
+        self._splitter = FrameSplitter(max_bytes=MAX_FROM_LISTENER)
+        self._waiting: dict[int, asyncio.Future[msgspec.Raw]] = {}
+        self._next_i = 0
+        self._out: list[bytes] = []
+        self._transport: asyncio.Transport | None = None
+        self._loop = asyncio.get_running_loop()
+        self._closed: asyncio.Future[None] = self._loop.create_future()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether calls can be made."""
+        return not self._closed.done() and self._transport is not None
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is gone, whoever closed it."""
+        await asyncio.shield(self._closed)
+
+    async def call(
+        self,
+        method: Method[A, R],
+        args: A,
+        *,
+        timeout_s: float | None = None,
+        session: str | None = None,
+        proof: str | None = None,
+    ) -> R:
+        """Call `method` and return its result.
+
+        Raises:
+            CallError: Refused, or no answer within the method's time limit.
+            ConnectionLostError: The connection went away; the effect may have happened.
+        """
+        if not self.is_open:
+            raise ConnectionLostError(f"the connection was closed before `{method.name}`")
+        self._next_i = self._next_i % 0xFFFF_FFFF + 1
+        i = self._next_i
+        answer: asyncio.Future[msgspec.Raw] = self._loop.create_future()
+        self._waiting[i] = answer
+        limit_s = method.timeout_s if timeout_s is None else timeout_s
+        timer = self._loop.call_later(limit_s, _expire, answer, method.name, limit_s)
+        self._send(encode_request(i, method.name, args, s=session, p=proof))
+        try:
+            raw = await answer
+        finally:
+            timer.cancel()
+            self._waiting.pop(i, None)
+        return decode_args(raw, method.result)
+
+    def notify(self, method: Method[A, Any], args: A) -> None:
+        """Call `method` without an answer; dropped when the connection is gone."""
+        if self.is_open:
+            self._send(encode_request(0, method.name, args))
+
+    def close(self) -> None:
+        """Send what waits, then hang up."""
+        self._flush()
+        if self._transport is not None:
+            self._transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The socket is there."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Fail at once what waits for an answer."""
+        for answer in self._waiting.values():
+            if not answer.done():
+                answer.set_exception(ConnectionLostError("the connection was lost before the answer"))
+        if not self._closed.done():
+            self._closed.set_result(None)
+
+    def data_received(self, data: bytes) -> None:
+        """Give each answer to who waits for it, each event to its handler."""
+        try:
+            for frame in self._splitter.feed(data):
+                self._take(frame)
+        except WireError as error:
+            _log.error("listener_sent_nonsense", problem=error.problem)
+            if self._transport is not None:
+                self._transport.abort()
+
+    def _take(self, frame: bytes) -> None:
+        incoming = decode_incoming(frame)
+        if incoming.e is not None:
+            handler = self._events.get(incoming.e)
+            if handler is not None:
+                handler(incoming.d)
+            return
+        answer = self._waiting.get(incoming.i)
+        if answer is None or answer.done():
+            return
+        if incoming.ok:
+            answer.set_result(incoming.r)
+        else:
+            answer.set_exception(
+                CallError(
+                    incoming.code,
+                    incoming.problem,
+                    hint=incoming.hint,
+                    retry_after_ms=incoming.retry_after_ms,
+                )
+            )
+
+    def _send(self, frame: bytes) -> None:
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append(frame)
+
+    def _flush(self) -> None:
+        if self._out and self._transport is not None:
+            self._transport.write(b"".join(self._out))
+        self._out.clear()
+
+
+def _expire(answer: asyncio.Future[msgspec.Raw], method: str, limit_s: float) -> None:
+    if not answer.done():
+        answer.set_exception(CallError("timeout", f"no answer to `{method}` within {limit_s:g} s"))

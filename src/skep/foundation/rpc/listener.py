@@ -1,0 +1,333 @@
+"""The listening end of a control socket: one closed table, one kind of caller.
+
+Source: control protocol, sections 2 and 3. Who the caller is comes from the socket and its peer
+credentials, never from a frame.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+import struct
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, cast
+
+from skep import __version__
+from skep.foundation.errors import SkepError, TryAgainError, WireError
+from skep.foundation.log import get_logger
+from skep.foundation.rpc.frames import (
+    MAX_TO_LISTENER,
+    PROTO,
+    Event,
+    FrameSplitter,
+    Hello,
+    HelloResult,
+    Request,
+    RpcError,
+    Table,
+    decode_args,
+    decode_request,
+    encode_answer,
+    encode_event,
+    encode_problem,
+)
+from skep.foundation.tasks import TaskSet
+
+__all__ = ["Call", "Connection", "Handler", "Listener", "peer_credentials"]
+
+_log = get_logger(part="rpc")
+_CLOSING_CODES: Final = frozenset({"bad_frame", "proto_unsupported", "shutting_down"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One request on its way to its handler.
+
+    Attributes:
+        session: Handle of an operator's session, on the web socket only.
+        proof: Fresh step-up proof, on the web socket only.
+    """
+
+    connection: Connection
+    session: str | None
+    proof: str | None
+
+
+Handler = Callable[[Call, Any], Awaitable[Any]]
+
+
+class Listener:
+    """Serves one table on one socket file.
+
+    Args:
+        table: The closed list; `handlers` must have exactly its names.
+        uids: Who may connect; anyone else is closed at accept.
+        in_flight: Requests of one connection that may wait for an answer.
+        epoch: Boot epoch told in `hello`.
+        on_open, on_close: Called with each connection after `hello`, and when it is gone.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        handlers: Mapping[str, Handler],
+        *,
+        uids: frozenset[int] | None = None,
+        in_flight: int = 64,
+        epoch: int = 0,
+        on_open: Callable[[Connection], None] | None = None,
+        on_close: Callable[[Connection], None] | None = None,
+    ) -> None:
+        if set(handlers) != set(table.methods):
+            odd = sorted(set(handlers) ^ set(table.methods))
+            raise ValueError(f"handlers and table {table.name} differ: {', '.join(odd)}")
+        self.table = table
+        self.handlers: Final = dict(handlers)
+        self.uids: Final = uids if uids is not None else frozenset({os.getuid()})
+        self.in_flight: Final = in_flight
+        self.epoch = epoch
+        self.on_open: Final = on_open
+        self.on_close: Final = on_close
+        self.connections: Final[set[Connection]] = set()
+        self.is_closing = False
+        self.tasks: Final = TaskSet(on_error=_unexpected)
+        self._server: asyncio.Server | None = None
+        self._path: Path | None = None
+
+    async def start(self, path: Path, *, mode: int = 0o600) -> None:
+        """Listen on `path`; a stale socket file there is replaced."""
+        with suppress(FileNotFoundError):
+            path.unlink()
+        loop = asyncio.get_running_loop()
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        before = os.umask(0o177)  # the file must not be open to others between bind and chmod
+        try:
+            sock.bind(str(path))
+        finally:
+            os.umask(before)
+        path.chmod(mode)
+        self._server = await loop.create_unix_server(lambda: Connection(self), sock=sock, backlog=128)
+        self._path = path
+
+    async def close(self) -> None:
+        """Refuse new requests, close each connection, and remove the socket file."""
+        self.is_closing = True
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self.connections):
+            connection.close()
+        await self.tasks.close()
+        if self._path is not None:
+            with suppress(FileNotFoundError):
+                self._path.unlink()
+
+
+class Connection(asyncio.Protocol):
+    """One caller on a listener.
+
+    Attributes:
+        role: What the caller said it is (told in logs, decides nothing).
+        uid, pid: Of the peer, from the kernel.
+        state: For the handlers of this table: whatever they keep per connection.
+    """
+
+    def __init__(self, listener: Listener) -> None:
+        self.role = ""
+        self.uid = -1
+        self.pid = 0
+        self.state: dict[str, Any] = {}
+        self.is_open = False
+        self._listener = listener
+        self._splitter = FrameSplitter(max_bytes=MAX_TO_LISTENER)
+        self._transport: asyncio.Transport | None = None
+        self._out: list[bytes] = []
+        self._in_flight = 0
+        self._waiting: set[asyncio.Task[Any]] = set()
+        self._is_greeted = False
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether the caller reads what it gets; progress is dropped while it does not."""
+        return self.is_open and self._writable.is_set()
+
+    async def writable(self) -> None:
+        """Wait until the caller has read enough."""
+        await self._writable.wait()
+
+    def emit(self, event: Event[Any], data: object) -> None:
+        """Send an event; it leaves with whatever else waits, at the end of the loop's turn."""
+        self._send(encode_event(event.name, data))
+
+    def close(self) -> None:
+        """Send what waits, then close."""
+        self._flush()
+        if self._transport is not None:
+            self._transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Check who it is; a foreign uid is closed without a word."""
+        self._transport = cast("asyncio.Transport", transport)
+        self.uid, self.pid = peer_credentials(transport.get_extra_info("socket"))
+        if self.uid not in self._listener.uids or self._listener.is_closing:
+            _log.warning("peer_refused", table=self._listener.table.name, uid=self.uid)
+            self._transport.abort()
+            return
+        self._transport.set_write_buffer_limits(high=256 * 1024)
+        self.is_open = True
+        self._listener.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the caller; calls that only wait for it are cancelled."""
+        if not self.is_open:
+            return
+        self.is_open = False
+        self._writable.set()
+        self._listener.connections.discard(self)
+        for task in self._waiting:
+            task.cancel()
+        if self._is_greeted and self._listener.on_close is not None:
+            self._listener.on_close(self)
+
+    def pause_writing(self) -> None:
+        """The caller does not read: take no further requests of it either."""
+        self._writable.clear()
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """The caller reads again."""
+        self._writable.set()
+        if self._transport is not None:
+            self._transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what arrived and start a handler for each request in it."""
+        if not self.is_open:
+            return
+        try:
+            for frame in self._splitter.feed(data):
+                self._take(decode_request(frame))
+        except WireError as error:
+            self._refuse(0, "bad_frame", error.problem)
+
+    def _take(self, request: Request) -> None:
+        if self._listener.is_closing:
+            self._refuse(request.i, "shutting_down", "the process is stopping")
+        elif not self._is_greeted:
+            self._greet(request)
+        elif (method := self._listener.table.methods.get(request.m)) is None:
+            self._refuse(request.i, "unknown_method", f"no method `{request.m[:64]}` on this socket")
+        elif self._in_flight >= self._listener.in_flight:
+            limit = self._listener.in_flight
+            self._refuse(request.i, "busy", f"{limit} requests are in flight", retry_after_ms=50)
+        else:
+            try:
+                args = decode_args(request.a, method.args)
+            except RpcError as error:
+                self._refuse(request.i, error.wire_code, error.problem)
+                return
+            self._in_flight += 1
+            call = Call(connection=self, session=request.s, proof=request.p)
+            task = self._listener.tasks.spawn(self._answer(request, call, args))
+            if method.ends_with_connection:
+                self._waiting.add(task)
+                task.add_done_callback(self._waiting.discard)
+
+    def _greet(self, request: Request) -> None:
+        if request.m != "hello":
+            self._refuse(request.i, "proto_unsupported", "the first request is not `hello`")
+            return
+        try:
+            hello = decode_args(request.a, Hello)
+        except RpcError as error:
+            self._refuse(request.i, error.wire_code, error.problem)
+            return
+        if hello.proto != PROTO:
+            self._refuse(
+                request.i,
+                "proto_unsupported",
+                f"control protocol {hello.proto} is not spoken here, {PROTO} is",
+                hint="upgrade the listening process first, then the caller",
+            )
+            return
+        self.role = hello.role[:32]
+        self._is_greeted = True
+        self._send(
+            encode_answer(request.i, HelloResult(proto=PROTO, build=__version__, epoch=self._listener.epoch))
+        )
+        if self._listener.on_open is not None:
+            self._listener.on_open(self)
+
+    async def _answer(self, request: Request, call: Call, args: object) -> None:
+        try:
+            result = await self._listener.handlers[request.m](call, args)
+        except SkepError as error:
+            self._refuse(
+                request.i,
+                error.wire_code,
+                error.problem,
+                hint=error.hint,
+                retry_after_ms=_retry_after_ms(error),
+            )
+        except Exception as error:  # noqa: BLE001 - the border: the caller gets an incident id, the log the rest
+            incident = secrets.token_hex(4)
+            _log.error("handler_failed", method=request.m, incident=incident, exc_info=error)
+            self._refuse(request.i, "internal", f"unexpected fault, incident {incident}")
+        else:
+            if request.i:
+                self._send(encode_answer(request.i, result))
+        finally:
+            self._in_flight -= 1
+
+    def _refuse(
+        self, i: int, code: str, problem: str, *, hint: str = "", retry_after_ms: int | None = None
+    ) -> None:
+        if i or code in _CLOSING_CODES:
+            self._send(encode_problem(i, code, problem, hint=hint, retry_after_ms=retry_after_ms))
+        if code in _CLOSING_CODES:
+            self.close()
+
+    def _send(self, frame: bytes) -> None:
+        if not self.is_open:
+            return
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append(frame)
+
+    def _flush(self) -> None:
+        if self._out and self._transport is not None:
+            self._transport.write(b"".join(self._out))
+        self._out.clear()
+
+
+def peer_credentials(sock: socket.socket) -> tuple[int, int]:
+    """Return (uid, pid) of the process at the other end, as the kernel knows it.
+
+    On macOS the pid is 0.
+    """
+    if sys.platform == "darwin":
+        _version, uid = struct.unpack_from("=II", sock.getsockopt(0, 1, 76))  # LOCAL_PEERCRED: xucred
+        return uid, 0
+    pid, uid, _gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return uid, pid
+
+
+def _retry_after_ms(error: SkepError) -> int | None:
+    if isinstance(error, RpcError):
+        return error.retry_after_ms
+    if isinstance(error, TryAgainError):
+        return int(error.retry_after_s * 1000)
+    return None
+
+
+def _unexpected(error: BaseException) -> None:
+    _log.error("task_failed", exc_info=error)
