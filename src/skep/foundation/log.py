@@ -20,8 +20,15 @@ LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _QUIET: Final = ("asyncio", "aiohttp", "httpx", "httpx2", "httpcore", "websockets")
 
 
+class _State:
+    is_configured = False
+
+
+_state: Final = _State()
+
+
 class Logger:
-    """A logger that finds its set-up at its first line."""
+    """A logger that finds its set-up at its first line; before `configure` it writes nothing."""
 
     __slots__ = ("_bound", "_facts")
 
@@ -31,21 +38,27 @@ class Logger:
 
     def debug(self, event: str, **facts: object) -> None:
         """Log what only a developer wants."""
-        self._logger().debug(event, **facts)
+        if (logger := self._logger()) is not None:
+            logger.debug(event, **facts)
 
     def info(self, event: str, **facts: object) -> None:
         """Log a unit of work or a change of state."""
-        self._logger().info(event, **facts)
+        if (logger := self._logger()) is not None:
+            logger.info(event, **facts)
 
     def warning(self, event: str, **facts: object) -> None:
         """Log what gets worse if nobody acts."""
-        self._logger().warning(event, **facts)
+        if (logger := self._logger()) is not None:
+            logger.warning(event, **facts)
 
     def error(self, event: str, *, exc_info: BaseException | None = None, **facts: object) -> None:
         """Log what somebody must act on."""
-        self._logger().error(event, exc_info=exc_info, **facts)
+        if (logger := self._logger()) is not None:
+            logger.error(event, exc_info=exc_info, **facts)
 
-    def _logger(self) -> FilteringBoundLogger:
+    def _logger(self) -> FilteringBoundLogger | None:
+        if not _state.is_configured:
+            return None
         if self._bound is None:
             import structlog  # noqa: PLC0415 - 0.14 s that a quiet command need not pay
 
@@ -96,3 +109,4 @@ def configure(*, process: str, level: str = "info", log_format: LogFormat = "aut
     logging.basicConfig(stream=sys.stderr, level=LEVELS[level], format="%(levelname)s %(name)s %(message)s")
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(LEVELS[level], logging.WARNING))
+    _state.is_configured = True

@@ -1,0 +1,1 @@
+"""What crosses a wire: frames and method tables. Pure: no I/O."""
