@@ -61,12 +61,16 @@ class HelloArgs(Args, frozen=True):
 
 
 class HelloResult(Result, frozen=True):
-    """What the pump must keep to."""
+    """What the pump must keep to, and how its agent is set up (`agents.toml`)."""
 
     boot_epoch: int
     agent: str
     lease_ttl_ms: int
     start_timeout_ms: int
+    role: str = "agent"
+    runtime: str = "rehearsal"
+    max_parallel_lanes: int = 1
+    turn_limit_s: int = 7_200
 
 
 class NextArgs(Args, frozen=True):
