@@ -1,0 +1,1 @@
+"""The daemon: who is this person, which agent answers, and the one broker of messages."""
