@@ -60,7 +60,7 @@ class Logger:
         if not _state.is_configured:
             return None
         if self._bound is None:
-            import structlog  # noqa: PLC0415 - 0.14 s that a quiet command need not pay
+            import structlog
 
             self._bound = structlog.get_logger(**self._facts)
         return self._bound
@@ -79,10 +79,10 @@ def configure(*, process: str, level: str = "info", log_format: LogFormat = "aut
         level: Lowest level that is written.
         log_format: `json`, `text`, or `auto`: text on a terminal.
     """
-    import logging  # noqa: PLC0415
+    import logging
 
-    import structlog  # noqa: PLC0415
-    from structlog.tracebacks import ExceptionDictTransformer  # noqa: PLC0415
+    import structlog
+    from structlog.tracebacks import ExceptionDictTransformer
 
     as_text = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
     render: list[Any] = (

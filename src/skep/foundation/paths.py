@@ -139,7 +139,7 @@ class Home:
         runtime = os.environ.get("XDG_RUNTIME_DIR")
         if runtime and Path(runtime).is_dir():
             return Path(runtime) / f"skep-{mark}"
-        return Path("/tmp") / f"skep-{os.getuid()}-{mark}"  # noqa: S108 - owner and mode are checked below
+        return Path("/tmp") / f"skep-{os.getuid()}-{mark}"
 
     def _socket(self, name: str) -> Path:
         run = self.run

@@ -15,7 +15,9 @@ MASK: Final = "***"
 _PATTERNS: Final = (
     re.compile(r"(?i)(bearer\s+)[\w.~+/=-]{8,}"),
     re.compile(r"(?i)(#once=)[\w-]+"),
-    re.compile(r"(?i)((?:secret|token|password|passwd|api[_-]?key|authorization)[\"']?\s*[:=]\s*[\"']?)[^\s\"',}]{4,}"),
+    re.compile(
+        r"(?i)((?:secret|token|password|passwd|api[_-]?key|authorization)[\"']?\s*[:=]\s*[\"']?)[^\s\"',}]{4,}"
+    ),
     re.compile(r"()\b(?:sk|pk|ghp|gho|xox[abps])[-_][\w-]{12,}"),
 )
 

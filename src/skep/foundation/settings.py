@@ -41,7 +41,7 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     pass
 
 
-class ConnectorSettings(_Section):
+class ConnectorSettings(_Section, frozen=True):
     """`[connector]`: the edge."""
 
     listen: str = "127.0.0.1:7433"
@@ -57,14 +57,14 @@ class ConnectorSettings(_Section):
     stock_settle_s: float = 3.0
 
 
-class GatewaySettings(_Section):
+class GatewaySettings(_Section, frozen=True):
     """`[gateway]`: the door's carrier."""
 
     relay_url: str | None = None
     credentials: str = "keys/gateway.env"
 
 
-class HiveSettings(_Section):
+class HiveSettings(_Section, frozen=True):
     """`[hive]`: the broker. `quiet_ms` is by platform."""
 
     store: str = "sqlite"
@@ -73,7 +73,7 @@ class HiveSettings(_Section):
     retention: dict[str, int] = msgspec.field(default_factory=dict[str, int])
 
 
-class IdentitySettings(_Section):
+class IdentitySettings(_Section, frozen=True):
     """`[identity]`: who is this."""
 
     mode: Literal["strict", "compat"] = "strict"
@@ -81,7 +81,7 @@ class IdentitySettings(_Section):
     host: str = "hermes"
 
 
-class MemorySettings(_Section):
+class MemorySettings(_Section, frozen=True):
     """`[memory]`: what we know of them."""
 
     provider: Literal["local", "honcho"] = "local"
@@ -89,7 +89,7 @@ class MemorySettings(_Section):
     key: str | None = None
 
 
-class WebSettings(_Section):
+class WebSettings(_Section, frozen=True):
     """`[web]`: the dashboard."""
 
     listen: str = "localhost:7434"
@@ -97,7 +97,7 @@ class WebSettings(_Section):
     metrics: str | None = None
 
 
-class ProviderSettings(_Section):
+class ProviderSettings(_Section, frozen=True):
     """`[provider.NAME]`: one model endpoint."""
 
     api: Literal["openai", "anthropic"] = "openai"
@@ -106,7 +106,7 @@ class ProviderSettings(_Section):
     model: str | None = None
 
 
-class LogSettings(_Section):
+class LogSettings(_Section, frozen=True):
     """`[log]`."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
@@ -126,9 +126,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     log: LogSettings = LogSettings()
 
 
-_SECTIONS: Final = {
-    name: type_ for name, type_ in get_type_hints(Settings).items() if name != "provider"
-}
+_SECTIONS: Final = {name: type_ for name, type_ in get_type_hints(Settings).items() if name != "provider"}
 _NOT_SETTINGS: Final = frozenset({"SKEP_HOME", "SKEP_LIFE_FD", "SKEP_CI", "SKEP_TEST_TIME_FACTOR"})
 
 
@@ -260,9 +258,7 @@ def _keys(section: str) -> tuple[str, ...]:
     return cast("type[_Section]", _SECTIONS[section]).__struct_fields__
 
 
-def _unknown(
-    path: Path, text: str, section: str, key: str | None, known: tuple[str, ...]
-) -> SettingError:
+def _unknown(path: Path, text: str, section: str, key: str | None, known: tuple[str, ...]) -> SettingError:
     wrong = section if key is None else key
     near = difflib.get_close_matches(wrong, known, n=1, cutoff=0.5)
     return SettingError(

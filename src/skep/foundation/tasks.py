@@ -59,7 +59,7 @@ class Backoff:
         """Return the seconds to wait now, and double the next wait."""
         wait_s = self._next_s
         self._next_s = min(self._last_s, wait_s * 2)
-        return wait_s * (1 + random.uniform(-self._jitter, self._jitter))  # noqa: S311 - spread, not secrecy
+        return wait_s * (1 + random.uniform(-self._jitter, self._jitter))
 
     def reset(self) -> None:
         """Start again from the first wait: the last try went well."""

@@ -84,9 +84,7 @@ class Table:
 class RpcError(SkepError):
     """A refusal with a code of the control protocol, section 3."""
 
-    def __init__(
-        self, code: str, problem: str, *, hint: str = "", retry_after_ms: int | None = None
-    ) -> None:
+    def __init__(self, code: str, problem: str, *, hint: str = "", retry_after_ms: int | None = None) -> None:
         super().__init__(problem, hint=hint, code=f"control.{code}")
         self.retry_after_ms = retry_after_ms
 

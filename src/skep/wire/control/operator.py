@@ -78,9 +78,7 @@ class AuthCodeResult(Result, frozen=True):
     code: str
 
 
-AgentState = Literal[
-    "defined", "starting", "up", "draining", "stopped", "suspect", "failed", "held"
-]
+AgentState = Literal["defined", "starting", "up", "draining", "stopped", "suspect", "failed", "held"]
 
 
 class AgentRow(Result, frozen=True):
@@ -160,9 +158,7 @@ class Findings(Result, frozen=True):
     not_checked: tuple[str, ...] = ()
 
 
-QueryName = Literal[
-    "threads", "thread", "lane", "dead", "asks", "reminders", "stats", "timeline", "audit"
-]
+QueryName = Literal["threads", "thread", "lane", "dead", "asks", "reminders", "stats", "timeline", "audit"]
 
 
 class QueryArgs(Args, frozen=True):

@@ -1,0 +1,78 @@
+"""A process of Skep: set up once, stopped by a signal or by the end of who started it.
+
+Source: control protocol, section 11. Each child holds the read end of a pipe; end of file means
+that `skep up` is gone, so `kill -9` of it leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from skep.foundation.log import get_logger
+
+__all__ = ["LIFE_FD", "STOP_LIMIT_S", "run_service"]
+
+LIFE_FD: Final = "SKEP_LIFE_FD"
+"""Environment variable with the number of the pipe's read end."""
+STOP_LIMIT_S: Final = 9.0
+"""A process that has not stopped by then ends itself."""
+
+_log = get_logger(part="process")
+
+
+def run_service(work: Callable[[asyncio.Event], Awaitable[int | None]]) -> int:
+    """Run `work(stop)` until it returns; `stop` is set by SIGTERM, SIGINT or the end of the pipe.
+
+    Returns:
+        The exit code: what `work` returned, 0 for nothing.
+    """
+    import uvloop
+
+    async def main() -> int:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, _ask_to_stop, stop)
+        life = os.environ.get(LIFE_FD)
+        if life is not None and life.isdecimal():
+            _watch_life(loop, int(life), stop)
+        return await work(stop) or 0
+
+    return uvloop.run(main())
+
+
+def _watch_life(loop: asyncio.AbstractEventLoop, fd: int, stop: asyncio.Event) -> None:
+    def wait_for_end() -> None:
+        # Nothing is ever written; a blocking read returns when the last writer is gone.
+        try:
+            while os.read(fd, 1):
+                pass
+        except OSError:
+            pass
+        _call_soon(loop, _ask_to_stop, stop)
+
+    threading.Thread(target=wait_for_end, name="life", daemon=True).start()
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, act: Callable[..., Any], *args: object) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(act, *args)
+
+
+def _ask_to_stop(stop: asyncio.Event) -> None:
+    if stop.is_set():
+        return
+    stop.set()
+    watchdog = threading.Timer(STOP_LIMIT_S, _give_up)
+    watchdog.daemon = True
+    watchdog.start()
+
+
+def _give_up() -> None:
+    _log.error("stop_took_too_long", limit_s=STOP_LIMIT_S)
+    os._exit(70)

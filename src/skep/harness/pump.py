@@ -1,0 +1,232 @@
+"""The pump: takes leases and drives turns.
+
+Source: hive, sections 5 and 6; control protocol, section 6. A transient socket error never ends
+it; any other end of it ends the process, so that an agent that looks alive takes its mail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import suppress
+from typing import Final
+
+import msgspec
+
+from skep import __version__
+from skep.foundation.clock import Clock
+from skep.foundation.errors import SkepError
+from skep.foundation.log import get_logger
+from skep.foundation.paths import Home
+from skep.foundation.rpc import Caller, CallError, ConnectionLostError, connect
+from skep.foundation.tasks import Backoff, sleep_or
+from skep.harness.runtimes import make_runtime
+from skep.harness.turn import Runtime, Turn, new_turn_id
+from skep.wire.control import pump
+from skep.wire.control.base import NoArgs
+from skep.wire.control.envelope import Lease
+
+__all__ = ["EXIT_NO_DAEMON", "Pump"]
+
+EXIT_NO_DAEMON: Final = 75
+"""Exit code when no daemon was there for `NO_DAEMON_LIMIT_S`."""
+NO_DAEMON_LIMIT_S: Final = 60.0
+_WAIT_MS: Final = 10_000
+_STOP_GRACE_S: Final = 5.0
+_STOPPED: Final = "(stopped)"
+
+_log = get_logger(part="pump")
+
+
+class Pump:
+    """Runs the turns of one agent until `stop` is set."""
+
+    def __init__(self, *, agent: str, home: Home, clock: Clock, stop: asyncio.Event) -> None:
+        self._agent: Final = agent
+        self._home: Final = home
+        self._clock: Final = clock
+        self._stop: Final = stop
+        self._harness_id: Final = f"h-{os.getpid()}-{clock.now_ms():x}"
+        self._running: Final[dict[str, asyncio.Task[None]]] = {}
+        self._work: Final[dict[str, asyncio.Future[str | None]]] = {}
+        self._freed = asyncio.Event()
+
+    async def run(self) -> int:
+        """Serve the daemon, whoever it is, until stopped; return the exit code."""
+        backoff = Backoff()
+        away_since_ms = self._clock.monotonic_ms()
+        while not self._stop.is_set():
+            try:
+                caller = await self._dial()
+            except (ConnectionLostError, CallError) as error:
+                if isinstance(error, CallError) and not error.is_worth_repeating:
+                    _log.error("pump_refused", code=error.wire_code)
+                    return 1
+                if self._clock.monotonic_ms() - away_since_ms > NO_DAEMON_LIMIT_S * 1000:
+                    _log.error("daemon_away", limit_s=NO_DAEMON_LIMIT_S)
+                    return EXIT_NO_DAEMON
+                await sleep_or(self._stop, backoff.next_s())
+                continue
+            backoff.reset()
+            try:
+                await self._serve(caller)
+            except (ConnectionLostError, CallError) as error:
+                _log.warning("daemon_lost", code=error.wire_code)
+            finally:
+                await self._abandon()
+                caller.close()
+            away_since_ms = self._clock.monotonic_ms()
+        return 0
+
+    async def _dial(self) -> Caller:
+        return await connect(
+            self._home.pump_socket(self._agent), role="harness", events={"cancel": self._cancelled}
+        )
+
+    async def _serve(self, caller: Caller) -> None:
+        setup = await caller.call(
+            pump.HELLO,
+            pump.HelloArgs(harness_id=self._harness_id, harness_version=__version__),
+        )
+        runtime = make_runtime(setup.runtime)
+        _log.info("pump_started", agent=setup.agent, runtime=setup.runtime, epoch=setup.boot_epoch)
+        lost = asyncio.ensure_future(caller.wait_closed())
+        stopped = asyncio.ensure_future(self._stop.wait())
+        try:
+            while not self._stop.is_set():
+                await caller.call(pump.ALIVE, NoArgs())
+                free = setup.max_parallel_lanes - len(self._running)
+                if free <= 0:
+                    await self._wait_for_lane(lost)
+                    continue
+                wanted = asyncio.ensure_future(
+                    caller.call(
+                        pump.NEXT,
+                        pump.NextArgs(wait_ms=_WAIT_MS, lanes=free),
+                        timeout_s=_WAIT_MS / 1000 + 10,
+                    )
+                )
+                await asyncio.wait({wanted, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                if not wanted.done():  # what it may still bring is given back when the socket closes
+                    wanted.cancel()
+                    break
+                for lease in wanted.result().leases:
+                    self._begin(caller, runtime, setup, lease)
+            await self._finish()
+        finally:
+            lost.cancel()
+            stopped.cancel()
+
+    async def _wait_for_lane(self, lost: asyncio.Future[None]) -> None:
+        self._freed.clear()
+        freed = asyncio.ensure_future(self._freed.wait())
+        try:
+            await asyncio.wait({freed, lost}, timeout=5.0, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            freed.cancel()
+        if lost.done():
+            raise ConnectionLostError("the daemon hung up")
+
+    def _begin(self, caller: Caller, runtime: Runtime, setup: pump.HelloResult, lease: Lease) -> None:
+        task = asyncio.ensure_future(self._turn(caller, runtime, setup, lease))
+        self._running[lease.lease_id] = task
+        task.add_done_callback(lambda _: self._ended(lease.lease_id))
+
+    def _ended(self, lease_id: str) -> None:
+        task = self._running.pop(lease_id)
+        self._freed.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("turn_broke", exc_info=error)
+
+    def _cancelled(self, data: msgspec.Raw) -> None:
+        cancel = msgspec.json.decode(data, type=pump.Cancel)
+        self._stop_work(cancel.lease_id, cancel.reason)
+
+    def _stop_work(self, lease_id: str, reason: str) -> None:
+        # The runtime alone is cancelled: a turn that already tells its end goes on telling it.
+        if (work := self._work.get(lease_id)) is not None and not work.done():
+            _log.info("turn_stopped", reason=reason)
+            work.cancel()
+
+    async def _turn(self, caller: Caller, runtime: Runtime, setup: pump.HelloResult, lease: Lease) -> None:
+        turn = Turn(caller, lease, turn_id=new_turn_id(self._clock.now_ms()), setup=setup)
+        began_ms = self._clock.monotonic_ms()
+        outcome: pump.Outcome = "ok"
+        reply: str | None = None
+        renewal = asyncio.ensure_future(self._renew(caller, lease, setup))
+        try:
+            await caller.call(
+                pump.STARTED,
+                pump.StartedArgs(lease_id=lease.lease_id, fence=lease.fence, turn_id=turn.turn_id),
+            )
+            work = self._work[lease.lease_id] = asyncio.ensure_future(runtime.run(turn))
+            async with asyncio.timeout(setup.turn_limit_s):
+                reply = await work
+        except asyncio.CancelledError:
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise  # the daemon or this process goes away: the lease is lost, not ended
+            outcome = "cancelled"
+            reply = f"{turn.text.rstrip()}\n\n{_STOPPED}".lstrip()
+        except ConnectionLostError:
+            return
+        except CallError as error:
+            if error.wire_code == "stale_lease":
+                return
+            outcome = "error"
+            _log.warning("turn_failed", turn_id=turn.turn_id, code=error.wire_code)
+        except Exception as error:  # noqa: BLE001 - whatever a runtime throws ends this turn and no other
+            outcome = "error"
+            _log.error("turn_failed", turn_id=turn.turn_id, exc_info=error)
+        finally:
+            renewal.cancel()
+            self._work.pop(lease.lease_id, None)
+        stats = {"ms": self._clock.monotonic_ms() - began_ms, "tool_calls": turn.tool_calls}
+        await self._tell_end(
+            caller,
+            pump.EndedArgs(
+                lease_id=lease.lease_id,
+                fence=lease.fence,
+                turn_id=turn.turn_id,
+                outcome=outcome,
+                reply=pump.Reply(body=reply) if reply is not None else None,
+                stats=stats,
+            ),
+        )
+        _log.info("turn_finished", turn_id=turn.turn_id, outcome=outcome, **stats)
+
+    async def _tell_end(self, caller: Caller, end: pump.EndedArgs) -> None:
+        backoff = Backoff()
+        while True:
+            try:
+                await caller.call(pump.ENDED, end)
+            except ConnectionLostError:
+                return
+            except CallError as error:
+                if not error.is_worth_repeating:
+                    _log.warning("turn_end_refused", turn_id=end.turn_id, code=error.wire_code)
+                    return
+                await asyncio.sleep(backoff.next_s())
+            else:
+                return
+
+    async def _renew(self, caller: Caller, lease: Lease, setup: pump.HelloResult) -> None:
+        every_s = setup.lease_ttl_ms / 3000
+        with suppress(SkepError):
+            while True:
+                await asyncio.sleep(every_s)
+                renewed = await caller.call(
+                    pump.RENEW, pump.RenewArgs(lease_id=lease.lease_id, fence=lease.fence)
+                )
+                if renewed.cancel is not None:
+                    self._stop_work(lease.lease_id, renewed.cancel)
+
+    async def _finish(self) -> None:
+        """Let running turns end for a moment; what does not is redelivered at the next start."""
+        if self._running:
+            await asyncio.wait(set(self._running.values()), timeout=_STOP_GRACE_S)
+
+    async def _abandon(self) -> None:
+        tasks = list(self._running.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
