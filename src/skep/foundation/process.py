@@ -14,11 +14,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from skep.foundation.log import get_logger
+from skep.foundation.settings import life_fd
 
-__all__ = ["LIFE_FD", "STOP_LIMIT_S", "run_service"]
+__all__ = ["STOP_LIMIT_S", "run_service"]
 
-LIFE_FD: Final = "SKEP_LIFE_FD"
-"""Environment variable with the number of the pipe's read end."""
 STOP_LIMIT_S: Final = 9.0
 """A process that has not stopped by then ends itself."""
 
@@ -38,9 +37,8 @@ def run_service(work: Callable[[asyncio.Event], Awaitable[int | None]]) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, _ask_to_stop, stop)
-        life = os.environ.get(LIFE_FD)
-        if life is not None and life.isdecimal():
-            _watch_life(loop, int(life), stop)
+        if (life := life_fd()) is not None:
+            _watch_life(loop, life, stop)
         return await work(stop) or 0
 
     return uvloop.run(main())

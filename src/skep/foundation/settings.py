@@ -20,6 +20,7 @@ from skep.foundation.errors import SettingError
 from skep.foundation.paths import Home
 
 __all__ = [
+    "LIFE_FD",
     "ConnectorSettings",
     "GatewaySettings",
     "HiveSettings",
@@ -31,6 +32,7 @@ __all__ = [
     "WebSettings",
     "child_environment",
     "default_home",
+    "life_fd",
     "load",
     "origins",
     "parse_listen",
@@ -126,8 +128,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     log: LogSettings = LogSettings()
 
 
+LIFE_FD: Final = "SKEP_LIFE_FD"
+"""Environment variable with the number of that pipe's read end (control protocol, section 11)."""
 _SECTIONS: Final = {name: type_ for name, type_ in get_type_hints(Settings).items() if name != "provider"}
-_NOT_SETTINGS: Final = frozenset({"SKEP_HOME", "SKEP_LIFE_FD", "SKEP_CI", "SKEP_TEST_TIME_FACTOR"})
+_NOT_SETTINGS: Final = frozenset({"SKEP_HOME", LIFE_FD, "SKEP_CI", "SKEP_TEST_TIME_FACTOR"})
 
 
 def default_home(env: Mapping[str, str] | None = None) -> Home:
@@ -145,9 +149,15 @@ def child_environment(home: Home, *, keep: tuple[str, ...] = ()) -> dict[str, st
     chosen = {
         name: value
         for name, value in os.environ.items()
-        if name in wanted or (name.startswith("SKEP_") and name != "SKEP_LIFE_FD")
+        if name in wanted or (name.startswith("SKEP_") and name != LIFE_FD)
     }
     return {**chosen, "SKEP_HOME": str(home.root)}
+
+
+def life_fd(env: Mapping[str, str] | None = None) -> int | None:
+    """Return the read end of the pipe whose end means that `skep up` is gone, if there is one."""
+    text = (os.environ if env is None else env).get(LIFE_FD, "")
+    return int(text) if text.isdecimal() else None
 
 
 def load(

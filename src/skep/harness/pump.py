@@ -19,7 +19,7 @@ from skep.foundation.errors import SkepError
 from skep.foundation.log import get_logger
 from skep.foundation.paths import Home
 from skep.foundation.rpc import Caller, CallError, ConnectionLostError, connect
-from skep.foundation.tasks import Backoff, sleep_or
+from skep.foundation.tasks import Backoff, TaskSet, sleep_or
 from skep.harness.runtimes import make_runtime
 from skep.harness.turn import Runtime, Turn, new_turn_id
 from skep.wire.control import pump
@@ -50,6 +50,7 @@ class Pump:
         self._running: Final[dict[str, asyncio.Task[None]]] = {}
         self._work: Final[dict[str, asyncio.Future[str | None]]] = {}
         self._freed = asyncio.Event()
+        self._tasks: Final = TaskSet(on_error=_log_fault)
 
     async def run(self) -> int:
         """Serve the daemon, whoever it is, until stopped; return the exit code."""
@@ -90,8 +91,8 @@ class Pump:
         )
         runtime = make_runtime(setup.runtime)
         _log.info("pump_started", agent=setup.agent, runtime=setup.runtime, epoch=setup.boot_epoch)
-        lost = asyncio.ensure_future(caller.wait_closed())
-        stopped = asyncio.ensure_future(self._stop.wait())
+        lost = self._tasks.spawn(caller.wait_closed())
+        stopped = self._tasks.spawn(self._stop.wait())
         try:
             while not self._stop.is_set():
                 await caller.call(pump.ALIVE, NoArgs())
@@ -99,7 +100,7 @@ class Pump:
                 if free <= 0:
                     await self._wait_for_lane(lost)
                     continue
-                wanted = asyncio.ensure_future(
+                wanted = self._tasks.spawn(
                     caller.call(
                         pump.NEXT,
                         pump.NextArgs(wait_ms=_WAIT_MS, lanes=free),
@@ -119,7 +120,7 @@ class Pump:
 
     async def _wait_for_lane(self, lost: asyncio.Future[None]) -> None:
         self._freed.clear()
-        freed = asyncio.ensure_future(self._freed.wait())
+        freed = self._tasks.spawn(self._freed.wait())
         try:
             await asyncio.wait({freed, lost}, timeout=5.0, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -128,15 +129,13 @@ class Pump:
             raise ConnectionLostError("the daemon hung up")
 
     def _begin(self, caller: Caller, runtime: Runtime, setup: pump.HelloResult, lease: Lease) -> None:
-        task = asyncio.ensure_future(self._turn(caller, runtime, setup, lease))
+        task = self._tasks.spawn(self._turn(caller, runtime, setup, lease))
         self._running[lease.lease_id] = task
         task.add_done_callback(lambda _: self._ended(lease.lease_id))
 
     def _ended(self, lease_id: str) -> None:
-        task = self._running.pop(lease_id)
+        self._running.pop(lease_id, None)
         self._freed.set()
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("turn_broke", exc_info=error)
 
     def _cancelled(self, data: msgspec.Raw) -> None:
         cancel = msgspec.json.decode(data, type=pump.Cancel)
@@ -153,13 +152,13 @@ class Pump:
         began_ms = self._clock.monotonic_ms()
         outcome: pump.Outcome = "ok"
         reply: str | None = None
-        renewal = asyncio.ensure_future(self._renew(caller, lease, setup))
+        renewal = self._tasks.spawn(self._renew(caller, lease, setup))
         try:
             await caller.call(
                 pump.STARTED,
                 pump.StartedArgs(lease_id=lease.lease_id, fence=lease.fence, turn_id=turn.turn_id),
             )
-            work = self._work[lease.lease_id] = asyncio.ensure_future(runtime.run(turn))
+            work = self._work[lease.lease_id] = self._tasks.spawn(runtime.run(turn))
             async with asyncio.timeout(setup.turn_limit_s):
                 reply = await work
         except asyncio.CancelledError:
@@ -230,3 +229,8 @@ class Pump:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _log_fault(error: BaseException) -> None:
+    if not isinstance(error, SkepError):  # those are told where they are awaited
+        _log.error("pump_task_failed", exc_info=error)
