@@ -13,7 +13,6 @@ from skep.foundation.clock import Clock
 from skep.foundation.paths import Home
 from skep.foundation.settings import HiveSettings
 from skep.hive.ports import Agents, Emit, NoWatch, RunningTurn, Watch
-from skep.wire.control.door import Turn
 from skep.wire.control.operator import RelayRow
 
 __all__ = ["Messages"]
@@ -85,8 +84,8 @@ class Messages:
         """Return what runs now, oldest first."""
         raise NotImplementedError
 
-    def turn_states(self) -> tuple[Turn, ...]:
-        """Return the newest shown state of each running turn: sent once to a new subscriber."""
+    def turn_states(self) -> tuple[dict[str, Any], ...]:
+        """Return the newest state of each running turn, as `emit("turn", …)` got it: for a new subscriber."""
         raise NotImplementedError
 
     def relays(self) -> tuple[RelayRow, ...]:

@@ -36,6 +36,7 @@ class AgentCard:
         people: Who may write to it: `all`, `none`, or principals such as `person:7`.
         talks_to: Agents it may send to: `all`, or names.
         max_parallel_lanes: Turns that may run at once.
+        turn_limit_s: Longest turn.
     """
 
     name: str
@@ -44,6 +45,7 @@ class AgentCard:
     people: Literal["all", "none"] | tuple[str, ...] = "all"
     talks_to: Literal["all"] | tuple[str, ...] = "all"
     max_parallel_lanes: int = 4
+    turn_limit_s: int = 7_200
 
 
 class Agents(Protocol):

@@ -1,0 +1,1 @@
+"""The tools of the hive: what an agent may do, by socket identity."""
