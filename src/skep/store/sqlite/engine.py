@@ -1,0 +1,387 @@
+"""The embedded engine: one writer thread with group commit, and a few readers.
+
+Source: hive, sections 3.1 and 4.
+
+Callers hand in operations, functions of a transaction object `Tx`. The writer thread takes all that
+wait (at most 512), runs them in one `BEGIN IMMEDIATE`, each inside a savepoint of its own, commits
+once, and resolves all their futures with one call into the event loop. A result is given back only
+after COMMIT under `synchronous=FULL`; the one exception is `early`, for what is harmless to lose.
+
+An operation must depend on nothing but its transaction: it runs in the writer thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, BinaryIO, Final, Generic, Protocol, Self, TypeVar
+
+import apsw
+
+from skep.foundation.errors import BusyError, SkepError
+from skep.store.errors import DatabaseDamagedError, StoreClosedError, StoreUnavailableError
+from skep.store.migrations import Migration
+from skep.store.sqlite.driver import Db
+from skep.store.sqlite.files import (
+    OpenOptions,
+    close_writer,
+    connect_reader,
+    connect_writer,
+    lock_file,
+    prepare_file,
+)
+
+__all__ = ["BATCH_MAX", "OpenOptions", "SqliteEngine", "Tx"]
+
+BATCH_MAX: Final = 512
+"""Most operations that share one commit. Hive, section 4.1."""
+QUEUE_MAX: Final = 5_000
+"""Operations that may wait before callers that allow it are refused. Hive, section 4.5."""
+CHECKPOINT_PAGES: Final = 8 * 1024 * 1024 // 4096
+"""Length of the log above which the writer copies it into the database. Hive, section 4.3."""
+IDLE_S: Final = 0.2
+"""How long the writer waits for work before it uses the pause to copy the log."""
+READERS: Final = 2
+
+T = TypeVar("T")
+
+
+class Tx(Protocol):
+    """What the engine asks of a transaction class; it is made once per connection.
+
+    Attributes:
+        signals: What to tell `on_commit` once this operation is durable. The engine empties it; an
+            operation that fails has told nothing.
+    """
+
+    signals: list[Any]
+
+
+TxT = TypeVar("TxT", bound=Tx)
+
+
+@dataclass(slots=True)
+class _Work(Generic[TxT]):
+    """One operation, and who waits for it."""
+
+    run: Callable[[TxT], Any]
+    future: asyncio.Future[Any]
+    early: bool
+    result: Any = None
+    error: BaseException | None = None
+
+
+_STOP: Final = object()
+_BROKEN_DISK: Final = (apsw.FullError, apsw.IOError, apsw.ReadOnlyError, apsw.CantOpenError, apsw.NoMemError)
+_DAMAGED: Final = (apsw.CorruptError, apsw.NotADBError)
+
+
+class SqliteEngine(Generic[TxT]):
+    """One SQLite database, owned by this process. Open it with `open`."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        tx: Callable[[Db], TxT],
+        on_commit: Callable[[Sequence[Any]], None] | None,
+        options: OpenOptions,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.path: Final = path
+        self._make_tx: Final = tx
+        self._on_commit: Final = on_commit
+        self._options: Final = options
+        self._loop: Final = loop
+        self._queue: Final[SimpleQueue[Any]] = SimpleQueue()
+        self._closing = False
+        self._wal_pages = 0
+        self._local: Final = threading.local()
+        self._reader_connections: Final[list[Db]] = []
+        self._readers: Final = ThreadPoolExecutor(READERS, thread_name_prefix=f"{path.stem}-reader")
+        self._writer: Final = threading.Thread(
+            target=self._write_loop, name=f"{path.stem}-writer", daemon=True
+        )
+        self._db: Db
+        self._lock: BinaryIO
+        self._tx: TxT
+        self.commits = 0
+        """Commits so far. For tests of batching, and for metrics."""
+
+    @classmethod
+    async def open(
+        cls,
+        path: Path,
+        *,
+        migrations: Sequence[Migration],
+        tx: Callable[[Db], TxT],
+        on_commit: Callable[[Sequence[Any]], None] | None = None,
+        options: OpenOptions | None = None,
+    ) -> Self:
+        """Open the database at `path`, made and migrated as needed.
+
+        Args:
+            path: The file; its directory exists.
+            migrations: All known, by number.
+            tx: Makes the transaction object of a connection.
+            on_commit: Takes the signals of a committed batch, in the event loop.
+            options: How strict to be, and where.
+
+        Raises:
+            DatabaseDamagedError: The file is not a whole database.
+            DatabaseNewerError: A newer version wrote it.
+            DatabaseForeignError: Its migrations are not ours.
+            LibraryTooOldError: SQLite is older than 3.51.3.
+            NetworkFilesystemError: The file would lie on a network filesystem.
+            StoreUnavailableError: The disk is full or cannot be written.
+        """
+        chosen = options or OpenOptions()
+        engine = cls(path, tx=tx, on_commit=on_commit, options=chosen, loop=asyncio.get_running_loop())
+        await asyncio.to_thread(engine._start, migrations)
+        return engine
+
+    def write(
+        self, op: Callable[[TxT], T], *, early: bool = False, may_refuse: bool = False
+    ) -> asyncio.Future[T]:
+        """Return a future of what `op` returns, resolved when it is on stable storage.
+
+        An operation that raises changes nothing, and the future raises what it raised. A caller that
+        is cancelled does not undo its operation.
+
+        Args:
+            op: Runs in the writer thread, inside a savepoint.
+            early: Give the result before the commit. Only for what is harmless to lose.
+            may_refuse: Refuse when too much waits. Never for what people and operators send.
+
+        Raises:
+            BusyError: Too much waits, and `may_refuse`.
+            StoreClosedError: The store is closed.
+        """
+        if self._closing:
+            raise StoreClosedError(f"`{self.path.name}` is closed")
+        if may_refuse and self._queue.qsize() > QUEUE_MAX:
+            raise BusyError("too much waits to be written", retry_after_s=0.25)
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._queue.put(_Work(op, future, early))
+        return future
+
+    async def read(self, op: Callable[[TxT], T]) -> T:
+        """Return what `op` returns, run on a connection that cannot write.
+
+        It sees one state of the database: all that was committed before, nothing half.
+        """
+        if self._closing:
+            raise StoreClosedError(f"`{self.path.name}` is closed")
+        return await self._loop.run_in_executor(self._readers, self._read, op)
+
+    @property
+    def waiting(self) -> int:
+        """Operations that wait for the writer."""
+        return self._queue.qsize()
+
+    async def close(self) -> None:
+        """Run what waits, copy the log into the database, and close. Safe to call twice."""
+        self._closing = True
+        await asyncio.to_thread(self._stop)
+
+    # Opening and closing, in a helper thread.
+
+    def _start(self, migrations: Sequence[Migration]) -> None:
+        self._lock = lock_file(self.path)
+        try:
+            prepare_file(self.path, migrations=migrations, options=self._options)
+            self._open_writer()
+        except apsw.Error as exc:
+            self._lock.close()
+            raise _as_store_error(self.path, exc) from exc
+        except BaseException:
+            self._lock.close()
+            raise
+        self._writer.start()
+
+    def _open_writer(self) -> None:
+        self._db = connect_writer(self.path, options=self._options)
+        self._db.set_wal_hook(self._wal_grew)
+        self._tx = self._make_tx(self._db)
+
+    def _stop(self) -> None:
+        self._readers.shutdown(wait=True)
+        while self._reader_connections:
+            self._reader_connections.pop().close()
+        if self._writer.is_alive():
+            self._queue.put(_STOP)
+            self._writer.join()
+        self._lock.close()
+
+    def _wal_grew(self, _db: Any, _name: str, pages: int) -> int:
+        self._wal_pages = pages
+        return apsw.SQLITE_OK
+
+    # Reading, in a reader thread.
+
+    def _read(self, op: Callable[[TxT], T]) -> T:
+        db: Db | None = getattr(self._local, "db", None)
+        if db is None:
+            db = connect_reader(self.path, options=self._options)
+            self._local.db, self._local.tx = db, self._make_tx(db)
+            self._reader_connections.append(db)
+        try:
+            db.execute("BEGIN")
+            try:
+                return op(self._local.tx)
+            finally:
+                db.execute("ROLLBACK")
+        except (*_BROKEN_DISK, *_DAMAGED) as exc:
+            raise _as_store_error(self.path, exc) from exc
+
+    # Writing, in the writer thread.
+
+    def _write_loop(self) -> None:
+        stopping = False
+        while not stopping:
+            batch, stopping = self._take()
+            if batch:
+                self._run(batch)
+            if self._wal_pages and (self._wal_pages > CHECKPOINT_PAGES or not batch):
+                self._checkpoint()
+        close_writer(self._db, self.path)
+
+    def _take(self) -> tuple[list[_Work[TxT]], bool]:
+        """Return what waits, at most `BATCH_MAX`, and whether to stop after it."""
+        queue = self._queue
+        try:
+            first = queue.get(timeout=IDLE_S if self._wal_pages else None)
+        except Empty:
+            return [], False
+        batch: list[_Work[TxT]] = []
+        item: Any = first
+        while item is not _STOP:
+            batch.append(item)
+            if len(batch) == BATCH_MAX:
+                return batch, False
+            try:
+                item = queue.get_nowait()
+            except Empty:
+                return batch, False
+        return batch, True
+
+    def _run(self, batch: list[_Work[TxT]]) -> None:
+        """Run `batch` in one transaction, and tell the loop what came of it."""
+        signals: list[Any] = []
+        early: list[_Work[TxT]] = []
+        try:
+            self._begin()
+            for work in batch:
+                self._run_one(work, signals)
+                if work.early:
+                    early.append(work)
+            if early:
+                self._tell(partial(_resolve, early))
+            self._commit()
+        except apsw.Error as exc:
+            self._roll_back()
+            error = _as_store_error(self.path, exc)
+            for work in batch:
+                work.error = error
+            signals = []
+        self._tell(partial(self._finish, batch, signals))
+
+    def _run_one(self, work: _Work[TxT], signals: list[Any]) -> None:
+        """Run one operation inside its savepoint: its failure undoes nothing else."""
+        execute = self._db.execute
+        tx = self._tx
+        execute("SAVEPOINT op")
+        try:
+            work.result = work.run(tx)
+        except (*_BROKEN_DISK, *_DAMAGED):
+            raise  # not this operation's fault: the whole batch fails
+        except BaseException as exc:  # noqa: BLE001 - handed to the caller
+            execute("ROLLBACK TO op")
+            work.error = exc
+            tx.signals.clear()
+        else:
+            if tx.signals:
+                signals += tx.signals
+                tx.signals.clear()
+        execute("RELEASE op")
+
+    def _begin(self) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+
+    def _commit(self) -> None:
+        self._db.execute("COMMIT")
+        self.commits += 1
+
+    def _roll_back(self) -> None:
+        """Undo the batch; when even that fails, open the database again."""
+        self._tx.signals.clear()
+        try:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+        except apsw.Error:
+            self._db.close(True)
+            self._reopen()
+
+    def _reopen(self) -> None:
+        try:
+            self._open_writer()
+        except (apsw.Error, SkepError):
+            # Each batch fails until the disk is back: `BEGIN` on a closed connection raises.
+            return
+
+    def _checkpoint(self) -> None:
+        """Copy the log into the database. A disk that refuses is asked again later."""
+        self._wal_pages = 0
+        try:
+            self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except apsw.Error:
+            return
+
+    def _tell(self, what: Callable[[], None]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(what)
+        except RuntimeError:
+            return  # the loop is gone, and with it everybody who waited
+
+    # In the event loop again.
+
+    def _finish(self, batch: list[_Work[TxT]], signals: list[Any]) -> None:
+        _resolve(batch)
+        if signals and self._on_commit is not None:
+            self._on_commit(signals)
+
+
+def _resolve(batch: list[Any]) -> None:
+    for work in batch:
+        future = work.future
+        if future.done():  # cancelled, or told early
+            continue
+        if work.error is None:
+            future.set_result(work.result)
+        else:
+            future.set_exception(work.error)
+
+
+def _as_store_error(path: Path, exc: apsw.Error) -> SkepError:
+    name = path.name
+    if isinstance(exc, _DAMAGED):
+        return DatabaseDamagedError(
+            f"`{name}` is damaged", hint="keep the file, and restore a backup: `skep restore`"
+        )
+    if isinstance(exc, apsw.FullError):
+        return StoreUnavailableError(
+            f"cannot write `{name}`: the disk is full",
+            hint="free some space; nothing was stored, and work goes on by itself",
+        )
+    if isinstance(exc, apsw.BusyError):
+        return StoreUnavailableError(f"cannot write `{name}`: another process holds it")
+    return StoreUnavailableError(
+        f"cannot write `{name}`: the disk reports an error ({type(exc).__name__})",
+        hint="look at the disk; nothing was stored, and work goes on by itself when it is back",
+    )
