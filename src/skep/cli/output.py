@@ -1,0 +1,77 @@
+"""What every command prints the same way: errors, JSON, and typer set up once.
+
+stdout is the answer, stderr everything else.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import typer
+
+from skep.foundation.errors import SkepError
+
+__all__ = ["NotReachableError", "make_app", "print_error", "print_json", "run_app", "run_async"]
+
+T = TypeVar("T")
+
+
+class NotReachableError(SkepError):
+    """The process that could answer is not running: exit 3."""
+
+    code = "cli.not_reachable"
+    exit_code = 3
+
+
+def make_app(help_text: str) -> typer.Typer:
+    """Return a typer application with our manners."""
+    return typer.Typer(
+        help=help_text,
+        add_completion=False,
+        no_args_is_help=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+
+
+def run_app(app: typer.Typer, name: str, words: list[str]) -> int:
+    """Run `app` as `skep NAME` and return the exit code."""
+    import click
+
+    try:
+        result = app(words, prog_name=f"skep {name}", standalone_mode=False)
+    except click.exceptions.Abort:
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    return result if isinstance(result, int) else 0
+
+
+def run_async(work: Coroutine[Any, Any, T]) -> T:
+    """Run `work` to its end on a fast loop."""
+    import uvloop
+
+    return uvloop.run(work)
+
+
+def print_json(value: object) -> None:
+    """Print `value`, an object, with the version of its shape."""
+    import msgspec
+
+    fields = msgspec.to_builtins(value)
+    sys.stdout.write(json.dumps({"schema": 1, **fields}, ensure_ascii=False, indent=2) + "\n")
+
+
+def print_error(error: SkepError) -> None:
+    """Print what failed, what to do, and the code, on stderr."""
+    lines = [f"error: {error.problem}"]
+    if error.hint:
+        lines.append(f"hint: {error.hint}")
+    lines.append(f"code: {error.code}")
+    sys.stderr.write("\n".join(lines) + "\n")
