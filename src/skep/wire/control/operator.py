@@ -162,7 +162,10 @@ QueryName = Literal["threads", "thread", "lane", "dead", "asks", "reminders", "s
 
 
 class QueryArgs(Args, frozen=True):
-    """A named query; `cursor` is where the last page ended."""
+    """A named query; `cursor` is where the last page ended.
+
+    What `params` it takes, and what rows it gives, is in `skep.wire.control.rows`.
+    """
 
     name: QueryName
     params: dict[str, Any] = msgspec.field(default_factory=dict[str, Any])
