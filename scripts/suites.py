@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
 
-__all__ = ["Suite", "main"]
+__all__ = ["Suite", "count", "main", "run"]
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 RESULTS: Final = ROOT / "test-results"
@@ -58,7 +58,7 @@ def main(wanted: list[str]) -> int:
     skips: list[str] = []
     start = time.monotonic()
     for suite in suites:
-        counts, output = _run(suite)
+        counts, output = run(suite)
         total += counts
         skips += SKIPPED.findall(output)
     for reason in skips:
@@ -111,7 +111,8 @@ def _web_suites() -> list[Suite]:
     ]
 
 
-def _run(suite: Suite) -> tuple[Counter[str], str]:
+def run(suite: Suite) -> tuple[Counter[str], str]:
+    """Run one suite and print its line; return what it counted and what it said."""
     if sys.stdout.isatty():
         print(f"  {suite.name:<20} …", end="\r", flush=True)
     log = RESULTS / f"{suite.name.replace(' ', '-')}.log"
@@ -123,7 +124,7 @@ def _run(suite: Suite) -> tuple[Counter[str], str]:
             code = code or _run_command(command, cwd=suite.cwd, out=out.fileno(), limit_s=left_s)
     took = time.monotonic() - start
     output = COLOUR.sub("", log.read_text(errors="replace"))
-    counts = _counts(output) if suite.counts else Counter[str]()
+    counts = count(output) if suite.counts else Counter[str]()
     if code and not counts["failed"]:
         counts["failed"] = 1
     if not code and not suite.counts:
@@ -152,7 +153,7 @@ def _run_command(command: tuple[str, ...], *, cwd: Path, out: int, limit_s: floa
             child.wait()
 
 
-def _counts(output: str) -> Counter[str]:
+def count(output: str) -> Counter[str]:
     """Return what the last line that counts tests says: pytest's and vitest's look alike."""
     for line in reversed(output.splitlines()):
         found = COUNT.findall(line)
