@@ -56,7 +56,7 @@ class _State:
     progress_seq: int = -1
     seq: int = 0
     shown_at: int | None = None
-    is_waiting: bool = False
+    timer: asyncio.TimerHandle | None = None
     beat_at: int = 0
 
     def as_turn(self) -> Turn | None:
@@ -100,6 +100,7 @@ class ProgressHub:
         self._emit: Final = emit
         self._turns: Final[dict[str, _State]] = {}
         self._behind: Final[dict[Subscriber, dict[str, _State]]] = {}
+        self._waiting: Final[dict[str, _State]] = {}
 
     def __len__(self) -> int:
         return len(self._turns)
@@ -189,19 +190,29 @@ class ProgressHub:
         """Return whether something waits until `subscriber` reads again."""
         return bool(self._behind.get(subscriber))
 
+    def close(self) -> None:
+        """Forget everything; no timer is left."""
+        for state in self._waiting.values():
+            if state.timer is not None:
+                state.timer.cancel()
+        self._waiting.clear()
+        self._turns.clear()
+        self._behind.clear()
+
     def _changed(self, state: _State) -> None:
-        if state.is_waiting:
+        if state.timer is not None:
             return
         now = self._clock.monotonic_ms()
         wait_ms = 0 if state.shown_at is None else state.shown_at + MIN_GAP_MS - now
         if wait_ms <= 0:
             self._publish(state)
             return
-        state.is_waiting = True
-        asyncio.get_running_loop().call_later(wait_ms / 1000, self._publish, state)
+        self._waiting[state.turn_id] = state
+        state.timer = asyncio.get_running_loop().call_later(wait_ms / 1000, self._publish, state)
 
     def _publish(self, state: _State) -> None:
-        state.is_waiting = False
+        self._waiting.pop(state.turn_id, None)
+        state.timer = None
         state.shown_at = self._clock.monotonic_ms()
         state.seq += 1
         self._emit(state.as_event())

@@ -49,7 +49,9 @@ __all__ = [
 
 Whom = Annotated[
     str,
-    Meta(max_length=200, description="`agent:NAME`, `person:ID`, `operator:ID`, or `*` for every other agent"),
+    Meta(
+        max_length=200, description="`agent:NAME`, `person:ID`, `operator:ID`, or `*` for every other agent"
+    ),
 ]
 WaitS = Annotated[float, Meta(ge=0, le=60, description="how long to wait, in seconds")]
 MessageRef = Annotated[str, Meta(max_length=64)]
@@ -152,7 +154,9 @@ class AskArgs(Args, frozen=True):
 
     to: Whom
     question: str
-    choices: Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=80)], ...], Meta(max_length=10)] = ()
+    choices: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=80)], ...], Meta(max_length=10)
+    ] = ()
     deadline_s: DeadlineS | None = None
     wait_s: WaitS = 0
 
