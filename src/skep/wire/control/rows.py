@@ -66,11 +66,11 @@ class ThreadRow(Result, frozen=True):
     opening: str
     stage: Literal["moving", "stuck", "earlier"]
     messages: int
+    started_at: int
+    last_at: int
     waiting: int = 0
     dead: int = 0
     people: tuple[str, ...] = ()
-    started_at: int
-    last_at: int
 
 
 class ThreadParams(Args, frozen=True):
