@@ -166,9 +166,9 @@ class _Line:
         shown = 0
         try:
             async with asyncio.timeout(timeout_s):
-                self.last_sent = await stored
-                answer = self._answers[self.last_sent] = loop.create_future()
-                if early := self._early.pop(self.last_sent, None):
+                sent = self.last_sent = await stored
+                answer = self._answers[sent] = loop.create_future()
+                if early := self._early.pop(sent, None):
                     answer.set_result(early)
                 while not answer.done():
                     draft = asyncio.ensure_future(self._drafts.get())

@@ -117,17 +117,6 @@ async def _ask_running(home: Home) -> tuple[operator.Findings, list[str]]:
     return operator.Findings(findings=tuple(findings), passed=tuple(passed)), unknown
 
 
-def _python(_home: Home) -> Iterator[Finding]:
-    if sys.version_info < (3, 11):  # pragma: no cover - the package does not install there
-        version = ".".join(map(str, sys.version_info[:3]))
-        yield Finding(
-            id="machine.python",
-            severity="broken",
-            problem=f"Python {version} is too old",
-            fix="use 3.11 or newer",
-        )
-
-
 def _sandbox(_home: Home) -> Iterator[Finding]:
     if shutil.which("bwrap") is None:
         yield Finding(
@@ -203,7 +192,6 @@ def _space(home: Home) -> Iterator[Finding]:
 
 
 _CHECKS: Final[dict[str, Callable[[Home], Iterator[Finding]]]] = {
-    "machine.python": _python,
     "machine.sandbox": _sandbox,
     "machine.one_user": _rootless,
     "store.sqlite": _sqlite,

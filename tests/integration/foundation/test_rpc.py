@@ -1,0 +1,271 @@
+"""skep.foundation.rpc over a real socket, against the control protocol, sections 2 and 3."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from skep.foundation.errors import RefusedError
+from skep.foundation.rpc import (
+    Call,
+    Caller,
+    CallError,
+    ConnectionLostError,
+    Event,
+    Listener,
+    Method,
+    RpcError,
+    Table,
+    connect,
+)
+from support.waiting import MS, eventually
+
+pytestmark = pytest.mark.anyio
+
+
+class Number(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One number, there and back."""
+
+    n: int = 0
+
+
+ECHO = Method(name="test.echo", args=Number, result=Number)
+WAIT = Method(name="test.wait", args=Number, result=Number, ends_with_connection=True)
+FAIL = Method(name="test.fail", args=Number, result=Number)
+TOLD = Event(name="told", data=Number)
+TABLE = Table("test.sock", (ECHO, WAIT, FAIL))
+
+
+class Service:
+    """A listener with three methods, and what happened to them."""
+
+    def __init__(self) -> None:
+        self.ended_waits = 0
+        self.gone = 0
+        self.release = asyncio.Event()
+        self.listener = Listener(
+            TABLE,
+            {"test.echo": self.echo, "test.wait": self.wait, "test.fail": self.fail},
+            in_flight=1_024,
+            epoch=5,
+            on_close=self.closed,
+        )
+
+    async def echo(self, call: Call, args: Number) -> Number:
+        """Answer after a moment that differs, so that answers overtake each other."""
+        await asyncio.sleep(random.random() * 0.002)
+        call.connection.emit(TOLD, args)
+        return args
+
+    async def wait(self, _call: Call, args: Number) -> Number:
+        """Wait for a word that may never come."""
+        try:
+            await self.release.wait()
+        finally:
+            self.ended_waits += 1
+        return args
+
+    async def fail(self, _call: Call, args: Number) -> Number:
+        """Fail in one of three ways."""
+        if args.n == 0:
+            raise RpcError("conflict", "taken", hint="choose another", retry_after_ms=7)
+        if args.n == 1:
+            raise RefusedError("nothing there", code="hive.not_found")
+        raise ValueError("hunter2")
+
+    def closed(self, _connection: object) -> None:
+        """Count a connection that is gone."""
+        self.gone += 1
+
+
+@pytest.fixture
+async def service(tmp_path: Path) -> AsyncIterator[Service]:
+    """A service on `tmp_path/s`."""
+    service = Service()
+    await service.listener.start(tmp_path / "s")
+    yield service
+    await service.listener.close()
+
+
+@pytest.fixture
+async def caller(service: Service, tmp_path: Path) -> AsyncIterator[Caller]:
+    """A caller of the service."""
+    assert service
+    caller = await connect(tmp_path / "s", role="test")
+    yield caller
+    caller.close()
+
+
+async def test_cp_06_1024_in_flight_are_answered_none_lost(caller: Caller) -> None:
+    """Answers come in any order, each to who asked."""
+    answers = await asyncio.gather(*(caller.call(ECHO, Number(n)) for n in range(1_024)))
+
+    assert [answer.n for answer in answers] == list(range(1_024))
+
+
+async def test_cp_06_one_more_than_fits_is_busy(service: Service, caller: Caller) -> None:
+    """What is over the limit is refused for the moment; what waits is not disturbed."""
+    async with asyncio.TaskGroup() as group:
+        waiting = [group.create_task(caller.call(WAIT, Number(n))) for n in range(1_024)]
+        await asyncio.sleep(0)
+        with pytest.raises(CallError) as raised:
+            await caller.call(ECHO, Number(1))
+        service.release.set()
+
+    assert raised.value.wire_code == "busy"
+    assert raised.value.is_worth_repeating
+    assert sorted(task.result().n for task in waiting) == list(range(1_024))
+
+
+@pytest.mark.parametrize(
+    ("n", "code", "hint", "retry"),
+    [(0, "conflict", "choose another", 7), (1, "not_found", "", None)],
+)
+async def test_a_refusal_arrives_with_code_hint_and_time(
+    caller: Caller, n: int, code: str, hint: str, retry: int | None
+) -> None:
+    """The caller learns who must act."""
+    with pytest.raises(CallError) as raised:
+        await caller.call(FAIL, Number(n))
+
+    assert (raised.value.wire_code, raised.value.hint, raised.value.retry_after_ms) == (code, hint, retry)
+
+
+async def test_an_unexpected_fault_gives_an_incident_and_no_detail(caller: Caller) -> None:
+    """What went wrong inside stays inside."""
+    with pytest.raises(CallError) as raised:
+        await caller.call(FAIL, Number(2))
+
+    assert raised.value.wire_code == "internal"
+    assert "hunter2" not in raised.value.problem
+    assert (await caller.call(ECHO, Number(3))).n == 3
+
+
+async def test_a_wait_ends_with_its_connection(service: Service, caller: Caller) -> None:
+    """Nobody waits on behalf of a caller that is gone."""
+    waiting = asyncio.ensure_future(caller.call(WAIT, Number()))
+    await asyncio.sleep(0.01)
+    caller.close()
+
+    with pytest.raises(ConnectionLostError):
+        await waiting
+    await eventually(lambda: service.ended_waits == 1 and service.gone == 1, within=1_000 * MS)
+
+
+async def test_a_lost_connection_fails_calls_at_once(service: Service, caller: Caller) -> None:
+    """A caller does not wait for an answer that cannot come."""
+    waiting = asyncio.ensure_future(caller.call(WAIT, Number(), timeout_s=60))
+    await asyncio.sleep(0.01)
+    await service.listener.close()
+
+    with pytest.raises(ConnectionLostError):
+        await waiting
+
+
+BAD_FRAMES = {
+    "length 0": b"\x00\x00\x00\x00",
+    "over the limit": (1 << 20 | 1).to_bytes(4, "big"),
+    "not JSON": b"\x00\x00\x00\x01{",
+    "not an object": b"\x00\x00\x00\x02[]",
+    "no m": b'\x00\x00\x00\x07{"i":1}',
+}
+
+
+@pytest.mark.parametrize("frame", BAD_FRAMES.values(), ids=BAD_FRAMES.keys())
+async def test_cp_02_a_bad_frame_closes_its_connection_and_no_other(
+    service: Service, caller: Caller, tmp_path: Path, frame: bytes
+) -> None:
+    """The author of the bad frame is told and hung up on; the others notice nothing."""
+    assert service
+    answer = await _send_raw(tmp_path / "s", _hello(1) + frame)
+
+    assert b'"code":"bad_frame"' in answer
+    assert (await caller.call(ECHO, Number(4))).n == 4
+
+
+async def test_cp_02_unknown_method_and_argument_leave_the_connection(caller: Caller) -> None:
+    """A wrong call is an answer, not the end."""
+    unknown: Method[Any, Any] = Method(name="test.gone", args=Number, result=Number)
+    with pytest.raises(CallError) as no_method:
+        await caller.call(unknown, Number())
+    wrong: Method[Any, Any] = Method(name="test.echo", args=dict, result=Number)
+    with pytest.raises(CallError) as no_argument:
+        await caller.call(wrong, {"m": 1})
+
+    assert no_method.value.wire_code == "unknown_method"
+    assert no_argument.value.wire_code == "invalid_argument"
+    assert (await caller.call(ECHO, Number(5))).n == 5
+
+
+async def test_cp_04_a_foreign_uid_is_closed_without_a_word(tmp_path: Path) -> None:
+    """Who may call follows from the kernel's word for the peer."""
+    listener = Listener(Table("none", ()), {}, uids=frozenset({os.getuid() + 1}))
+    await listener.start(tmp_path / "foreign")
+    with pytest.raises(ConnectionLostError):
+        await connect(tmp_path / "foreign", role="test")
+    await listener.close()
+
+
+@pytest.mark.parametrize("proto", [0, 2])
+async def test_cp_05_another_protocol_is_refused_and_closed(
+    service: Service, tmp_path: Path, proto: int
+) -> None:
+    """A caller of another protocol learns which one is spoken."""
+    assert service
+    answer = await _send_raw(tmp_path / "s", _hello(proto))
+
+    assert b'"code":"proto_unsupported"' in answer
+
+
+async def test_the_first_request_is_hello(service: Service, tmp_path: Path) -> None:
+    """Nothing is done for a caller that has not said who it is."""
+    assert service
+    answer = await _send_raw(tmp_path / "s", _frame({"i": 1, "m": "test.echo", "a": {"n": 1}}))
+
+    assert b'"code":"proto_unsupported"' in answer
+
+
+async def test_a_socket_file_is_private(service: Service, tmp_path: Path) -> None:
+    """Only its owner may connect."""
+    assert service
+    assert (tmp_path / "s").stat().st_mode & 0o777 == 0o600
+
+
+async def test_handlers_and_table_must_agree() -> None:
+    """The list of methods is closed, in code as in the text."""
+    with pytest.raises(ValueError, match=r"test\.echo"):
+        Listener(TABLE, {})
+
+
+async def test_a_time_out_is_the_callers_own(caller: Caller) -> None:
+    """An answer that does not come in time is a code too."""
+    with pytest.raises(CallError) as raised:
+        await caller.call(WAIT, Number(), timeout_s=0.02)
+
+    assert raised.value.wire_code == "timeout"
+
+
+async def _send_raw(path: Path, data: bytes) -> bytes:
+    """Send `data`, wait until the listener hangs up, and return what it said."""
+    reader, writer = await asyncio.open_unix_connection(str(path))
+    writer.write(data)
+    async with asyncio.timeout(5):
+        answer = await reader.read()
+    writer.close()
+    return answer
+
+
+def _hello(proto: int) -> bytes:
+    return _frame({"i": 1, "m": "hello", "a": {"proto": proto, "role": "test"}})
+
+
+def _frame(fields: dict[str, Any]) -> bytes:
+    body = msgspec.json.encode(fields)
+    return len(body).to_bytes(4, "big") + body
