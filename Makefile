@@ -74,7 +74,7 @@ bench: $(STAMP)/test .venv-hermes/.stamp ## ratios beside peers, measured in one
 	@$(BIN)/python -m bench $(ARGS)
 
 faults: $(STAMP)/test $(STAMP)/parts ## the fault suite at release length
-	@SKEP_FAULTS=release $(PYTEST) --timeout 3600 tests/faults
+	@SKEP_TEST_FAULTS=release $(PYTEST) --timeout 3600 tests/faults
 
 lock: $(STAMP)/base ## resolve the requirements anew (UPGRADE=1 takes newer versions)
 	@$(STEP) "locks" scripts/lock $(if $(UPGRADE),--upgrade)
