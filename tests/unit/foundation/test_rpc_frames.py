@@ -22,11 +22,11 @@ from skep.foundation.rpc.frames import (
 GOLDEN = {
     "request": (
         encode_request(7, "pump.next", {"wait_ms": 5}),
-        b'\x00\x00\x00\x29{"i":7,"m":"pump.next","a":{"wait_ms":5}}\',
+        b'\x00\x00\x00\x29{"i":7,"m":"pump.next","a":{"wait_ms":5}}',
     ),
     "request with a session": (
         encode_request(1, "status.get", {}, s="abc"),
-        b'\x00\x00\x00\x29{"i":1,"m":"status.get","a":{},"s":"abc"}\',
+        b'\x00\x00\x00\x29{"i":1,"m":"status.get","a":{},"s":"abc"}',
     ),
     "answer": (encode_answer(7, {}), b'\x00\x00\x00\x18{"i":7,"ok":true,"r":{}}'),
     "refusal": (
