@@ -314,14 +314,14 @@ def _mend_source(wire: object) -> object:
         elif name in _JOINED and source.get("chat_type", "dm") != "dm":
             continue  # a number here breaks the keys of a group: left for `_convert` to refuse
         elif name in _NAMES:
-            source[name] = _as_text(value)
-        elif name != "chat_type":
+            source[name] = _as_text(value) if value else None
+        elif name not in ("platform", "chat_type"):
             source[name] = text if isinstance(text := _as_text(value), str) else None
     return source
 
 
 _JOINED: Final = frozenset({"chat_id", "thread_id"})
-_NAMES: Final = frozenset({"platform", "chat_id", "thread_id", "user_id", "user_id_alt", "scope_id"})
+_NAMES: Final = frozenset({"chat_id", "thread_id", "user_id", "user_id_alt", "scope_id"})
 
 
 def _as_text(value: object) -> object:

@@ -71,18 +71,22 @@ def participant(source: SessionSource) -> str | None:
 def _join(
     source: SessionSource, platform: str, *, profile: str | None, scope: str | None, per_user: bool
 ) -> str:
-    author = participant(source)
-    chat = source.chat_id
+    is_dm = source.chat_type == "dm"
+    chat, author = source.chat_id, participant(source)
     if platform == "whatsapp":
-        author = (author and _bare_number(author)) or author
-        if source.chat_type == "dm":
-            chat = _bare_number(chat)
-    head = ["agent", _namespace(profile), platform, source.chat_type]
-    if source.chat_type == "dm":
-        tail = [scope, chat or author, source.thread_id]
+        chat = _bare_number(chat) if is_dm else chat
+        if author and not (is_dm and chat):
+            author = _bare_number(author) or author
+    parts = ["agent", _namespace(profile), platform, source.chat_type]
+    if is_dm:
+        parts += _known(scope, chat or author, source.thread_id)
     else:
-        tail = [scope, chat, source.thread_id, author if per_user else None]
-    return ":".join([*head, *(part for part in tail if part)])
+        parts += _known(scope, chat, source.thread_id, author if per_user else None)
+    return ":".join(parts)
+
+
+def _known(*parts: str | None) -> list[str]:
+    return [part for part in parts if part]
 
 
 def _namespace(profile: str | None) -> str:

@@ -87,7 +87,7 @@ def peek_gateway_id(token: str) -> str | None:
 
 
 def check_token(token: str, *, secrets: Sequence[str], now_s: int, upgrade: bool = False) -> Check:
-    """Return what `token` is worth.
+    """Return what `token` is worth. Blanks around it, as a header may have, are the caller's to strip.
 
     Args:
         secrets: Those of the gateway's record, newest first; empty ones are skipped.
@@ -136,7 +136,6 @@ def _sign(text: str, secret: str) -> str:
 
 
 def _take_apart(token: str) -> _Parts | None:
-    token = token.strip(" \t")
     if not _ALPHABET.fullmatch(token):
         return None
     bare = token.rstrip("=")
