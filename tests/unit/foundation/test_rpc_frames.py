@@ -31,8 +31,10 @@ GOLDEN = {
     "answer": (encode_answer(7, {}), b'\x00\x00\x00\x18{"i":7,"ok":true,"r":{}}'),
     "refusal": (
         encode_problem(7, "busy", "64 wait", retry_after_ms=250),
-        b"\x00\x00\x00\x53"
-        b'{"i":7,"ok":false,"code":"busy","problem":"64 wait","hint":"","retry_after_ms":250}',
+        (
+            b"\x00\x00\x00\x53"
+            b'{"i":7,"ok":false,"code":"busy","problem":"64 wait","hint":"","retry_after_ms":250}'
+        ),
     ),
     "event": (encode_event("turn", {"a": 1}), b'\x00\x00\x00\x18{"e":"turn","d":{"a":1}}'),
 }
