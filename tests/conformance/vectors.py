@@ -287,8 +287,8 @@ def _check_sent(case: Case) -> None:
                 _same("op", decode_action(frame.action).op, wire["action"]["op"])
                 assert re.fullmatch(r"[0-9a-f]{32}", frame.request_id), "requestId is not 32 hex digits"
     _same("skipped", dict(reader.skipped), {})
-    returned = case.get("adapter_returned")
-    if isinstance(returned, dict) and case.get("answered_with") is not None and "success" in returned:
+    returned: dict[str, Any] = case.get("adapter_returned") or {}
+    if case.get("answered_with") is not None and "success" in returned:
         result = decode_result(case["answered_with"])
         for name in ("success", "message_id", "error"):
             if name in returned and case["type"] != "(none)":
