@@ -54,7 +54,7 @@ types: $(STAMP)/test ## pyright, strict
 	@$(BIN)/pyright
 
 imports: $(STAMP)/test ## who may import whom
-	@$(BIN)/lint-imports --quiet
+	@$(BIN)/lint-imports --no-logo
 
 unit: $(STAMP)/test ## unit and contract tests
 	@$(PYTEST) -n 2 tests/unit tests/contract

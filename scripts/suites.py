@@ -75,7 +75,7 @@ def _suites() -> list[Suite]:
             commands=(("ruff", "check", "--quiet", "."), ("ruff", "format", "--quiet", "--check", ".")),
         ),
         Suite(name="types", commands=(("pyright",),)),
-        Suite(name="imports", commands=(("lint-imports", "--quiet"),)),
+        Suite(name="imports", commands=(("lint-imports", "--no-logo"),)),
         *_web_suites(),
         *_pytest("unit", "tests/unit", "tests/contract", workers=2),
         *_pytest("integration", "tests/integration", workers=2),
