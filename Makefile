@@ -61,6 +61,7 @@ unit: $(STAMP)/test ## unit and contract tests
 
 docs: $(STAMP)/test ## write the generated pages anew, run the examples
 	@$(BIN)/python scripts/decisions.py
+	@$(BIN)/python scripts/reference.py
 	@$(PYTEST) tests/docs
 
 check: fmt lint types imports unit docs ## all of the above: before a commit

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -64,6 +65,18 @@ def test_named_documents_exist() -> None:
 def test_the_index_of_decisions_is_fresh() -> None:
     """docs/decisions/README.md lists what is there."""
     assert (decisions.FOLDER / "README.md").read_text() == decisions.index()
+
+
+def test_reference_pages_are_fresh() -> None:
+    """Each command, setting, error code, log event and control method is in docs/reference/, as it is."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts/reference.py", "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.stderr == ""
 
 
 def test_a_decision_without_its_parts_is_refused(tmp_path: Path) -> None:
