@@ -38,6 +38,10 @@ class Subscriber(Protocol):
         """Send `turn`."""
         ...
 
+    def fell_behind(self) -> None:
+        """Something waits: `ProgressHub.catch_up` is to be called when it reads again."""
+        ...
+
 
 @dataclass(slots=True, kw_only=True)
 class _State:
@@ -57,7 +61,6 @@ class _State:
     seq: int = 0
     shown_at: int | None = None
     timer: asyncio.TimerHandle | None = None
-    beat_at: int = 0
 
     def as_turn(self) -> Turn | None:
         if self.route is None or self.reply_key is None:
@@ -123,7 +126,6 @@ class ProgressHub:
             route=route,
             reply_key=reply_key,
             shown=shown,
-            beat_at=self._clock.monotonic_ms(),
         )
         self._turns[turn.turn_id] = state
         self._changed(state)
@@ -142,7 +144,6 @@ class ProgressHub:
         if state is None or progress.seq <= state.progress_seq:
             return
         state.progress_seq = progress.seq
-        state.beat_at = self._clock.monotonic_ms()
         if progress.kind == "text":
             if _append(state, progress.at, progress.add):
                 state.state = "text"
@@ -159,11 +160,6 @@ class ProgressHub:
         state.state = "dropped" if dropped else "ended"
         state.text = state.tool = None  # the answer itself says it all; a waiting end costs no text
         self._changed(state)
-
-    def quiet_ms(self, turn_id: str) -> int:
-        """Return for how long the turn has shown no sign of life."""
-        state = self._turns.get(turn_id)
-        return 0 if state is None else self._clock.monotonic_ms() - state.beat_at
 
     def events(self) -> tuple[dict[str, Any], ...]:
         """Return the newest state of each running turn, as `emit` takes them."""
@@ -228,6 +224,8 @@ class ProgressHub:
             behind.pop(state.turn_id, None)
             subscriber.show(turn)
         else:
+            if not behind:
+                subscriber.fell_behind()
             behind[state.turn_id] = state
             while len(behind) > _MAX_ENDED + len(self._turns):
                 del behind[next(iter(behind))]

@@ -98,7 +98,6 @@ class ReceiveArgs(Args, frozen=True):
     """Take the next message of this conversation into the running turn."""
 
     wait_s: WaitS = 0
-    any: Annotated[bool, Meta(description="also take from other conversations of yours")] = False
 
 
 class ReceiveResult(Result, frozen=True, omit_defaults=False):
@@ -113,7 +112,6 @@ class ReceiveBatchArgs(Args, frozen=True):
 
     max: Annotated[int, Meta(ge=1, le=50)] = 10
     wait_s: WaitS = 0
-    any: Annotated[bool, Meta(description="also take from other conversations of yours")] = False
 
 
 class ReceiveBatchResult(Result, frozen=True):
@@ -201,7 +199,7 @@ class AskLine(Result, frozen=True):
 
 
 class AsksResult(Result, frozen=True):
-    """Newest last."""
+    """Newest first."""
 
     asks: tuple[AskLine, ...]
 
