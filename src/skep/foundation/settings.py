@@ -56,6 +56,7 @@ class ConnectorSettings(_Section, frozen=True):
     metrics: str | None = None
     dedupe_hours: int = 48
     web_days: int = 365
+    web_per_minute: int = 30
     stock_settle_s: float = 3.0
 
 
