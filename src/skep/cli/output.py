@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import typer
 
@@ -62,10 +62,24 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
 
 def print_json(value: object) -> None:
     """Print `value`, an object, with the version of its shape."""
+    fields = {"schema": 1, **_plain(value)}
+    sys.stdout.write(json.dumps(fields, ensure_ascii=False, indent=2) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    """Return structs as objects with all their fields: a program should not have to guess a default."""
     import msgspec
 
-    fields = msgspec.to_builtins(value)
-    sys.stdout.write(json.dumps({"schema": 1, **fields}, ensure_ascii=False, indent=2) + "\n")
+    if isinstance(value, msgspec.Struct):
+        return {
+            field.encode_name: _plain(getattr(value, field.name))
+            for field in msgspec.structs.fields(type(value))
+        }
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in cast("dict[str, Any]", value).items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in cast("list[Any]", value)]
+    return value
 
 
 def print_error(error: SkepError) -> None:
