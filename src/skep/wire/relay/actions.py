@@ -23,6 +23,7 @@ __all__ = [
     "FollowUp",
     "GetChatInfo",
     "Hints",
+    "Metadata",
     "Partial",
     "Prompt",
     "PromptOption",

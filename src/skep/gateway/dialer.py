@@ -1,0 +1,425 @@
+"""The relay link: one WebSocket to a connector, dialled out and dialled again.
+
+Source: relay contract, sections 2 to 5 and 7. The read loop never waits for an answer: who asks waits
+in a task of its own. Frames that wait leave in one message. Never logs a frame, a token or a query.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from skep.foundation.clock import Clock
+from skep.foundation.errors import SettingError
+from skep.foundation.log import get_logger
+from skep.foundation.tasks import Backoff
+from skep.gateway.errors import AmbiguousError, NotSentError
+from skep.gateway.identity import Credentials, Identity, RelayIdentity
+from skep.wire.control.envelope import Route
+from skep.wire.relay.actions import Action, Result
+from skep.wire.relay.descriptor import Descriptor
+from skep.wire.relay.frames import (
+    MAX_LINE_BYTES,
+    SKEP,
+    ConnectorFrame,
+    DescriptorFrame,
+    GatewayFrame,
+    GoingIdle,
+    GoingIdleAck,
+    Hello,
+    Inbound,
+    InterruptInbound,
+    Outbound,
+    OutboundResult,
+    PassthroughForward,
+    connector_frames,
+    encode_frame,
+    messages,
+)
+from skep.wire.relay.token import mint_token
+from skep.wire.relay.urls import dial_url
+
+__all__ = ["Account", "LinkHandler", "RelayLink", "State"]
+
+State = Literal["off", "connecting", "connected"]
+
+DIAL_TIMEOUT_S: Final = 15.0
+HANDSHAKE_TIMEOUT_S: Final = 30.0
+RESULT_TIMEOUT_S: Final = 30.0
+IDLE_ACK_TIMEOUT_S: Final = 2.0
+CLOSE_TIMEOUT_S: Final = 1.0
+LOOK_AGAIN_S: Final = 1.0
+"""How often an unset address or missing credentials are looked for, in seconds."""
+HEARTBEAT_S: Final = 20.0
+REFUSED: Final = 4401
+
+_log = get_logger(part="relay")
+_Socket = aiohttp.ClientWebSocketResponse[bool]
+
+
+class _End(enum.Enum):
+    """How a connection ended, as far as dialling again goes."""
+
+    AWAY = enum.auto()
+    REFUSED = enum.auto()
+    """Closed as unauthorized, after a descriptor had been received once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """One account behind the connector, and what can be done through it.
+
+    Attributes:
+        platform, bot_id: As an `outbound` frame names it; either may be empty.
+    """
+
+    platform: str
+    bot_id: str
+    descriptor: Descriptor
+
+
+class LinkHandler(Protocol):
+    """Who takes what a connector sends. Nothing here may wait, but `room`."""
+
+    def on_inbound(self, frame: Inbound) -> None:
+        """Take an event."""
+        ...
+
+    def on_interrupt(self, frame: InterruptInbound) -> None:
+        """Take a stop."""
+        ...
+
+    def on_state(self) -> None:
+        """Look at the link: its state, its detail or its descriptors changed."""
+        ...
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no further event can be taken now."""
+        ...
+
+    async def room(self) -> None:
+        """Wait until another event can be taken."""
+        ...
+
+
+class RelayLink:
+    """The link to one connector.
+
+    Attributes:
+        name: The relay's name in the configuration.
+        state, detail: As told to the daemon.
+    """
+
+    def __init__(
+        self, identity: RelayIdentity, handler: LinkHandler, *, clock: Clock, name: str = "local"
+    ) -> None:
+        self.name: Final = name
+        self.state: State = "off"
+        self.detail: str | None = None
+        self._accounts: dict[tuple[str, str], Account] = {}
+        self._told = 0
+        self._identity: Final = identity
+        self._handler: Final = handler
+        self._clock: Final = clock
+        self._connected = asyncio.Event()
+        self._waiting: dict[str, asyncio.Future[Result]] = {}
+        self._unwritten: set[str] = set()
+        self._lines: list[bytes] = []
+        self._has_lines = asyncio.Event()
+        self._idle_ack = asyncio.Event()
+        self._request_prefix: Final = secrets.token_hex(8)
+        self._request_number = 0
+        self._has_had_descriptor = False
+        self._is_provisional = False
+        self._refused: tuple[str | None, Credentials | None] | None = None
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether frames can be sent."""
+        return self._connected.is_set()
+
+    @property
+    def accounts(self) -> tuple[Account, ...]:
+        """What the connector told on this connection, the default first."""
+        return tuple(self._accounts.values())
+
+    async def wait_connected(self) -> None:
+        """Wait until frames can be sent."""
+        await self._connected.wait()
+
+    def account(self, route: Route) -> Account | None:
+        """Return through what `route` is reached; `None` while the relay is down.
+
+        A platform that the connector did not tell of gets the default's descriptor: the connector
+        decides.
+        """
+        if not self.is_connected:
+            return None
+        exact = self._accounts.get((route.platform, route.bot_id))
+        if exact is not None:
+            return exact
+        found = next((item for item in self.accounts if item.platform == route.platform), None)
+        descriptor = (found or self.accounts[0]).descriptor
+        bot_id = (found.bot_id or route.bot_id) if found else ""
+        return Account(platform=route.platform, bot_id=bot_id, descriptor=descriptor)
+
+    async def request(self, action: Action, *, platform: str, bot_id: str) -> Result:
+        """Ask the connector to do `action` and wait for what became of it.
+
+        Raises:
+            NotSentError: The relay is down; nothing was written.
+            AmbiguousError: The socket died, or no answer came in time.
+        """
+        if not self.is_connected:
+            raise NotSentError("the relay is down")
+        request_id = self._next_request_id()
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Result] = loop.create_future()
+        self._waiting[request_id] = answer
+        self._unwritten.add(request_id)
+        timer = loop.call_later(RESULT_TIMEOUT_S, _expire, answer)
+        self._ask(action, request_id, platform, bot_id)
+        try:
+            return await answer
+        finally:
+            timer.cancel()
+            self._waiting.pop(request_id, None)
+            self._unwritten.discard(request_id)
+
+    def post(self, action: Action, *, platform: str, bot_id: str) -> None:
+        """Ask the connector to do `action` and let its answer go; dropped when the relay is down."""
+        if self.is_connected:
+            self._ask(action, self._next_request_id(), platform, bot_id)
+
+    def send(self, frame: GatewayFrame) -> None:
+        """Send `frame` with whatever else waits; dropped when the relay is down."""
+        if self.is_connected:
+            self._queue(frame)
+
+    async def go_idle(self) -> None:
+        """Tell the connector to keep everything from now on, and wait a moment for its answer."""
+        if self.is_connected:
+            self._idle_ack.clear()
+            self.send(GoingIdle())
+            try:
+                async with asyncio.timeout(IDLE_ACK_TIMEOUT_S):
+                    await self._idle_ack.wait()
+            except TimeoutError:
+                _log.debug("idle_not_acknowledged")
+
+    async def run(self) -> None:
+        """Keep the link until cancelled."""
+        backoff = Backoff(first_s=1.0, last_s=30.0)
+        async with aiohttp.ClientSession() as session:
+            while True:
+                ready = self._ready_to_dial()
+                if ready is None:
+                    await asyncio.sleep(LOOK_AGAIN_S)
+                    continue
+                url, pair = ready
+                end = await self._connection(session, url, pair, backoff)
+                if end is _End.AWAY:
+                    self._is_provisional = False
+                elif self._is_provisional:
+                    self._refused = (url, pair)
+                    self._is_provisional = False
+                    continue
+                else:
+                    self._is_provisional = True  # dialled at once, with a fresh token
+                    continue
+                await asyncio.sleep(backoff.next_s())
+
+    def _ready_to_dial(self) -> tuple[str, Credentials] | None:
+        """Return where and as whom to dial; says once why not."""
+        try:
+            url, pair = self._identity.url(), self._identity.credentials()
+        except SettingError as error:
+            self._set_state("off", error.problem)
+            return None
+        if url is None:
+            self._set_state("off", "no relay address")
+        elif pair is None:
+            self._set_state("off", "no credentials")
+        elif self._refused == (url, pair):
+            self._set_state("off", "refused by the connector: enrol this gateway again")
+        else:
+            return url, pair
+        return None
+
+    async def _connection(
+        self, session: aiohttp.ClientSession, url: str, pair: Credentials, backoff: Backoff
+    ) -> _End:
+        if self.state != "connecting":
+            self._set_state("connecting", None)
+        token = mint_token(pair.gateway_id, secret=pair.secret.reveal(), now_s=self._clock.now_ms() // 1000)
+        try:
+            async with asyncio.timeout(DIAL_TIMEOUT_S):
+                socket = await session.ws_connect(
+                    dial_url(url),
+                    headers={"Authorization": f"Bearer {token}"},
+                    heartbeat=HEARTBEAT_S,
+                    max_msg_size=MAX_LINE_BYTES,
+                    compress=0,
+                    decode_text=False,
+                )
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            self._set_state("connecting", _why_not(url, error))
+            return _End.AWAY
+        try:
+            async with asyncio.TaskGroup() as group:
+                writer = group.create_task(self._write(socket))
+                end = await self._read(socket, backoff)
+                writer.cancel()
+        finally:
+            self._lost()
+            await _close(socket)
+        return end
+
+    async def _read(self, socket: _Socket, backoff: Backoff) -> _End:
+        reader = connector_frames()
+        for identity in self._identity.identities:
+            self._queue(Hello(platform=identity.platform, bot_id=identity.bot_id, skep=SKEP))
+        try:
+            async with asyncio.timeout(HANDSHAKE_TIMEOUT_S) as handshake:
+                while True:
+                    message = await socket.receive()
+                    if message.type not in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
+                        return self._ended(socket.close_code, message.extra)
+                    for frame in reader.feed(message.data):
+                        self._take(frame)
+                        if isinstance(frame, DescriptorFrame) and not self.is_connected:
+                            handshake.reschedule(None)
+                            backoff.reset()
+                            self._connected.set()
+                            self._set_state("connected", None)
+                    if self._handler.is_full:
+                        await self._handler.room()
+        except TimeoutError:
+            self._set_state("connecting", "the connector sent no descriptor")
+            return _End.AWAY
+        finally:
+            if reader.skipped:
+                skipped = {reason.value: count for reason, count in reader.skipped.items()}
+                _log.warning("frames_skipped", **skipped)
+
+    def _ended(self, code: int | None, reason: object) -> _End:
+        self._set_state("connecting", f"the connection was closed with {code}")
+        if code != REFUSED or reason == "expired" or not self._has_had_descriptor:
+            return _End.AWAY
+        return _End.REFUSED
+
+    def _take(self, frame: ConnectorFrame) -> None:
+        match frame:
+            case Inbound():
+                self._handler.on_inbound(frame)
+            case OutboundResult():
+                answer = self._waiting.get(frame.request_id)
+                if answer is not None and not answer.done():
+                    answer.set_result(frame.result)
+            case DescriptorFrame():
+                self._adopt(frame.descriptor)
+            case InterruptInbound():
+                self._handler.on_interrupt(frame)
+            case GoingIdleAck():
+                self._idle_ack.set()
+            case PassthroughForward():
+                _log.warning("passthrough_dropped", platform=frame.forward.platform[:32])
+
+    def _adopt(self, descriptor: Descriptor) -> None:
+        """Keep a descriptor. They come in the order of the hellos; further ones name their account."""
+        position, self._told = self._told, self._told + 1
+        told = self._identity.identities[position] if position < len(self._identity.identities) else _ANY
+        bot_id = descriptor.bot_id or (told.bot_id if told.platform == descriptor.platform else "")
+        key = (descriptor.platform, bot_id)
+        self._accounts[key] = Account(platform=descriptor.platform, bot_id=bot_id, descriptor=descriptor)
+        self._has_had_descriptor = True
+        if self.is_connected:
+            self._handler.on_state()
+
+    async def _write(self, socket: _Socket) -> None:
+        """Send what waits: all of it that came up in one turn of the loop in one message."""
+        while True:
+            await self._has_lines.wait()
+            self._has_lines.clear()
+            lines, self._lines = self._lines, []
+            self._unwritten.clear()
+            try:
+                for message in messages(lines):
+                    await socket.send_frame(message, aiohttp.WSMsgType.TEXT)
+            except (aiohttp.ClientError, OSError):
+                return  # the reader sees the end
+
+    def _ask(self, action: Action, request_id: str, platform: str, bot_id: str) -> None:
+        self._queue(Outbound.of(action, request_id=request_id, platform=platform, bot_id=bot_id))
+
+    def _queue(self, frame: GatewayFrame) -> None:
+        self._lines.append(encode_frame(frame))
+        self._has_lines.set()
+
+    def _next_request_id(self) -> str:
+        self._request_number += 1
+        return f"{self._request_prefix}{self._request_number:016x}"
+
+    def _lost(self) -> None:
+        """Fail at once what waits for an answer: it will not come on another socket."""
+        self._connected.clear()
+        self._lines.clear()
+        self._has_lines.clear()
+        self._accounts, self._told = {}, 0
+        for request_id, answer in self._waiting.items():
+            if not answer.done():
+                error = NotSentError if request_id in self._unwritten else AmbiguousError
+                answer.set_exception(error("the connection to the connector was lost"))
+        if self.state == "connected":
+            self._set_state("connecting", "the connection was lost")
+
+    def _set_state(self, state: State, detail: str | None) -> None:
+        if (state, detail) == (self.state, self.detail):
+            return
+        is_news = state != self.state or self.detail is None
+        self.state, self.detail = state, detail
+        if state == "connected":
+            _log.info("relay_connected", relay=self.name, identities=len(self._accounts))
+        elif is_news and detail is not None:
+            _log.warning("relay_not_connected", relay=self.name, state=state, why=detail)
+        self._handler.on_state()
+
+
+_ANY: Final = Identity(platform="relay")
+
+
+async def _close(socket: _Socket) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(CLOSE_TIMEOUT_S):
+            await socket.close()
+
+
+def _expire(answer: asyncio.Future[Result]) -> None:
+    if not answer.done():
+        answer.set_exception(AmbiguousError(f"no answer within {RESULT_TIMEOUT_S:g} s"))
+
+
+def _why_not(url: str, error: Exception) -> str:
+    """Return why the dial failed, with nothing of the address but host and port."""
+    try:
+        parts = urlsplit(url)
+        where = f"{parts.hostname}:{parts.port}" if parts.port else f"{parts.hostname}"
+    except ValueError:
+        where = "the connector"
+    match error:
+        case aiohttp.WSServerHandshakeError():
+            return f"{where} answered {error.status}"
+        case TimeoutError():
+            return f"{where} did not answer in {DIAL_TIMEOUT_S:g} s"
+        case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError() | ValueError():
+            return "the relay address is not an address"
+        case _:
+            return f"{where} cannot be reached"
