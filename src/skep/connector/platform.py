@@ -1,0 +1,111 @@
+"""What a chat platform is to the rest of the connector.
+
+Source: platforms, sections 1 and 2; relay contract, sections 6, 7 and 11.
+A platform hands in events through `Intake` and is handed actions by `Egress`; it calls neither router
+nor gateway, and no exception but `SkepError` leaves it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import msgspec
+
+from skep.store.sqlite.connector import ChatRow, ConnectorTx, TakenRow
+from skep.wire.relay.actions import Action, Hints, Result
+from skep.wire.relay.descriptor import Descriptor
+from skep.wire.relay.event import MessageEvent, SessionSource
+
+__all__ = ["LOCAL_INSTANCE", "LOCAL_TENANT", "Inbound", "Platform", "Target", "source_of"]
+
+LOCAL_TENANT: Final = "local"
+"""The tenant of whoever runs this connector."""
+LOCAL_INSTANCE: Final = "gw-local"
+"""Who the local tenant's people are bound to; a gateway without an instance counts as its own id."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inbound:
+    """One event of a platform, verified and normalised, on its way to the store.
+
+    Attributes:
+        dedupe_key: What the platform repeats when it repeats the event.
+        wire: The event as JSON, as gateways get it. Encoded before it meets the writer thread.
+    """
+
+    dedupe_key: str
+    message_id: str
+    source: SessionSource
+    wire: bytes
+
+    @classmethod
+    def of(cls, event: MessageEvent, *, dedupe_key: str) -> Inbound:
+        """Return `event` as it is stored and sent; it must have a message id."""
+        if event.message_id is None:
+            raise ValueError("an inbound event needs a message id")
+        return cls(
+            dedupe_key=dedupe_key,
+            message_id=event.message_id,
+            source=event.source,
+            wire=_encoder.encode(event.to_wire()),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where an action goes, after the egress guard let it through.
+
+    Attributes:
+        gateway_id: Who asks; idempotency keys are per gateway.
+    """
+
+    tenant: str
+    gateway_id: str
+    chat: ChatRow
+
+
+class Platform(Protocol):
+    """One chat platform and its accounts.
+
+    Attributes:
+        name: As in `source.platform`.
+        bot_ids: Its accounts; the first one is meant when none is named.
+        is_exact: The platform's store is ours, and a repeated send finds the first one: so `Egress`
+            keeps no record of its own.
+        repeats_safely: A send with the same key is harmless to the platform.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def bot_ids(self) -> tuple[str, ...]: ...
+    @property
+    def is_exact(self) -> bool: ...
+    @property
+    def repeats_safely(self) -> bool: ...
+
+    def descriptor(self, bot_id: str, *, is_skep: bool) -> Descriptor:
+        """Return what can be done here; no I/O."""
+        ...
+
+    async def perform(self, action: Action, target: Target, hints: Hints) -> Result:
+        """Do `action`, or say why not."""
+        ...
+
+    def delivered(self, tx: ConnectorTx, taken: TakenRow) -> None:
+        """A gateway has acknowledged this event; in the transaction that forgets it."""
+        ...
+
+    def given_up(self, tx: ConnectorTx, taken: TakenRow) -> None:
+        """The buffer was too full or the event too old; in the transaction that forgets it."""
+        ...
+
+
+def source_of(chat: ChatRow) -> SessionSource:
+    """Return the last source of a chat."""
+    return _source_decoder.decode(chat.source)
+
+
+_encoder: Final = msgspec.json.Encoder()
+_source_decoder: Final = msgspec.json.Decoder(SessionSource)

@@ -1,0 +1,1 @@
+"""The web chat: a platform whose server is ours."""

@@ -1,0 +1,175 @@
+"""A person's words in the web chat, on their way in.
+
+Source: control protocol, section 13. The message and the intake row are one transaction: `stored` means that
+both are on disk. The same `id` again in the same conversation gets the same answer and changes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from skep.connector.intake import Intake, Taken
+from skep.connector.limits import Bucket
+from skep.connector.platform import Inbound
+from skep.connector.platforms.web.accounts import Session
+from skep.connector.platforms.web.hub import Hub
+from skep.connector.platforms.web.payloads import (
+    MAX_TEXT_BYTES,
+    MessageEvent,
+    Send,
+    Stored,
+    encode,
+)
+from skep.connector.platforms.web.platform import SITE, WEB, new_id, to_message
+from skep.foundation.clock import Clock
+from skep.foundation.errors import BusyError, RefusedError, WireError
+from skep.store.sqlite.connector import ConnectorStore, ConnectorTx, NewMessage
+from skep.wire.relay import event as relay
+from skep.wire.relay.event import SessionSource
+
+__all__ = ["Inbox", "Own"]
+
+MESSAGES_PER_MINUTE: Final = 30
+TITLE_FROM_CHARS: Final = 60
+
+
+@dataclass(slots=True)
+class Own:
+    """What one socket sent itself: it sees `stored` where the other tabs see the message."""
+
+    answers: dict[int, bytes]
+
+
+class Inbox:
+    """Takes what people write."""
+
+    def __init__(
+        self,
+        store: ConnectorStore,
+        intake: Intake,
+        hub: Hub,
+        clock: Clock,
+        *,
+        per_minute: int = MESSAGES_PER_MINUTE,
+    ) -> None:
+        self._store: Final = store
+        self._intake: Final = intake
+        self._hub: Final = hub
+        self._clock: Final = clock
+        self._per_minute: Final = per_minute
+        self._buckets: Final[dict[str, Bucket]] = {}
+        self.last_event_at: int | None = None
+
+    async def send(self, session: Session, said: Send, own: Own) -> Stored | None:
+        """Keep `said` and hand it on. Returns when it is on disk.
+
+        Returns:
+            The answer when it was sent before; `None` when the answer is an event, in `own`.
+
+        Raises:
+            WireError: Too long, empty, or not of this account.
+            RefusedError: Nobody here answers this account.
+            BusyError: Too many messages in the last minute.
+            StoreUnavailableError: Not stored; to be sent again.
+        """
+        size = len(said.text.encode())
+        if size > MAX_TEXT_BYTES:
+            raise WireError(
+                f"the text has {size} bytes, {MAX_TEXT_BYTES} are the most",
+                hint="send it in parts",
+                code="web.too_large",
+            )
+        if not said.text.strip():
+            raise WireError("the text is empty", code="web.empty")
+        self._spend(session.account)
+        now_ms = self._clock.now_ms()
+        self.last_event_at = now_ms
+        message = new_id("m", self._clock)
+        row = NewMessage(
+            message=message,
+            conversation=said.conversation,
+            kind="person",
+            name=session.name,
+            text=said.text,
+            at=now_ms,
+            n=0,
+            reply_to=said.reply_to,
+            thread=said.thread,
+            client_id=said.id,
+            state="stored",
+        )
+        inbound = Inbound.of(_event(session, row), dedupe_key=f"{WEB}:{said.conversation}:{said.id}")
+        return await self._store.write(partial(self._keep, session.account, row, inbound, own))
+
+    def _keep(
+        self, account: str, row: NewMessage, inbound: Inbound, own: Own, tx: ConnectorTx
+    ) -> Stored | None:
+        owner = tx.web_conversation(row.conversation)
+        if owner is None or owner[0] != account:
+            raise WireError("no such conversation", code="web.not_found")
+        client_id = row.client_id or ""
+        sent = tx.web_sent(row.conversation, client_id)
+        if sent is not None:
+            return Stored(id=client_id, message=sent[0], n=sent[1])
+        taken = self._intake.take(inbound, tx)
+        if taken is Taken.UNBOUND:
+            raise RefusedError(
+                "nobody answers this account here",
+                hint="ask whoever runs this Skep to invite you again",
+                code="web.not_bound",
+            )
+        row = row._replace(n=tx.web_next_n(account))
+        seq = tx.put_web_message(account, row)
+        tx.web_said_in(row.conversation, seq=seq, title=_title(row.text), now_ms=row.at)
+        tx.signals.append(partial(self._publish, account, row, own))
+        return None
+
+    def _publish(self, account: str, row: NewMessage, own: Own) -> None:
+        client_id = row.client_id or ""
+        own.answers[row.n] = encode(Stored(id=client_id, message=row.message, n=row.n))
+        event = MessageEvent(n=row.n, conversation=row.conversation, message=to_message(row.row))
+        self._hub.publish(account, row.n, event)
+
+    def _spend(self, account: str) -> None:
+        bucket = self._buckets.get(account)
+        if bucket is None:
+            bucket = self._buckets[account] = Bucket(
+                per_minute=self._per_minute, burst=self._per_minute, clock=self._clock
+            )
+        wait_s = bucket.spend()
+        if wait_s:
+            raise BusyError(
+                f"more than {self._per_minute} messages in a minute",
+                hint="wait a little",
+                code="web.rate_limited",
+                retry_after_s=wait_s,
+            )
+
+
+def _event(session: Session, row: NewMessage) -> relay.MessageEvent:
+    """Return the message as gateways get it."""
+    return relay.MessageEvent(
+        text=row.text,
+        message_id=row.message,
+        reply_to_message_id=row.reply_to,
+        source=SessionSource(
+            platform=WEB,
+            chat_id=row.conversation,
+            chat_type="dm",
+            user_id=session.account,
+            user_name=session.name,
+            thread_id=row.thread,
+            scope_id=SITE,
+            message_id=row.message,
+            bot_id=SITE,
+            user_ns=SITE,
+        ),
+    )
+
+
+def _title(text: str) -> str:
+    """Return a name for a conversation that has none: its first words."""
+    line = text.strip().splitlines()[0]
+    return line if len(line) <= TITLE_FROM_CHARS else line[: TITLE_FROM_CHARS - 1].rstrip() + "…"
