@@ -16,6 +16,12 @@ export default ts.config(
       // Text of people and models is drawn by components, never as markup.
       'svelte/no-at-html-tags': 'error',
       'no-console': 'error',
+      '@typescript-eslint/no-unused-vars': [
+        'error',
+        { ignoreRestSiblings: true, argsIgnorePattern: '^_', varsIgnorePattern: '^_$' },
+      ],
+      // A Map or a Set that lives for one calculation needs no signals.
+      'svelte/prefer-svelte-reactivity': 'off',
       eqeqeq: 'error',
     },
   },

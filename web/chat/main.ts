@@ -1,4 +1,5 @@
 import '../shared/base.css';
+import './chat.css';
 
 import { mount } from 'svelte';
 

@@ -1,0 +1,141 @@
+/** What the web chat's API says, as types, and the one place where its words are checked. */
+
+export interface Speaker {
+  readonly kind: 'person' | 'agent' | 'system';
+  readonly name: string;
+}
+
+/** How far a person's own message has come: kept by the server, in the hive, shown to an agent, given up. */
+export type MessageState = 'stored' | 'delivered' | 'seen' | 'failed';
+
+export interface Choice {
+  readonly id: string;
+  readonly label: string;
+  readonly note?: string;
+}
+
+export interface Prompt {
+  readonly id: string;
+  readonly options: readonly Choice[];
+  readonly chosen?: string;
+  readonly expired?: boolean;
+}
+
+export interface Message {
+  readonly id: string;
+  readonly from: Speaker;
+  readonly text: string;
+  readonly reply_to: string | null;
+  readonly answers: readonly string[];
+  readonly at: number;
+  readonly thread?: string;
+  readonly state?: MessageState;
+  readonly client_id?: string;
+  readonly prompt?: Prompt;
+}
+
+export interface ConversationRow {
+  readonly id: string;
+  readonly title: string | null;
+  readonly last_at: number;
+  readonly unread: number;
+  readonly archived?: boolean;
+}
+
+export interface Me {
+  readonly account: string;
+  readonly name: string;
+}
+
+export interface Problem {
+  readonly code: string;
+  readonly problem: string;
+  readonly hint: string;
+  readonly retry_after_ms?: number;
+}
+
+export type ServerEvent =
+  | { readonly t: 'ready' | 'reset'; readonly n: number }
+  | { readonly t: 'stored'; readonly id: string; readonly message: string; readonly n: number }
+  | { readonly t: 'state'; readonly message: string; readonly state: MessageState; readonly n: number }
+  | { readonly t: 'typing'; readonly conversation: string; readonly agent: string; readonly on: boolean }
+  | {
+      readonly t: 'draft';
+      readonly conversation: string;
+      readonly message: string;
+      readonly agent?: string;
+      readonly at: number;
+      readonly add: string;
+    }
+  | { readonly t: 'message'; readonly n: number; readonly conversation: string; readonly message: Message }
+  | ({ readonly t: 'error'; readonly id?: string } & Problem);
+
+export type ClientEvent =
+  | { readonly t: 'resume'; readonly n: number }
+  | {
+      readonly t: 'send';
+      readonly id: string;
+      readonly conversation: string;
+      readonly text: string;
+      readonly reply_to: string | null;
+      readonly thread?: string;
+    }
+  | { readonly t: 'stop' | 'read'; readonly conversation: string }
+  | { readonly t: 'choose'; readonly conversation: string; readonly prompt: string; readonly option: string };
+
+/** Longest text of a person, in bytes of UTF-8. */
+export const MAX_TEXT_BYTES = 65_536;
+
+type Fields = Record<string, unknown>;
+
+const isFields = (value: unknown): value is Fields =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);
+const str = (value: unknown): value is string => typeof value === 'string';
+const num = (value: unknown): value is number => typeof value === 'number';
+
+const SHAPES: Readonly<Record<string, (f: Fields) => boolean>> = {
+  ready: (f) => num(f['n']),
+  reset: (f) => num(f['n']),
+  stored: (f) => str(f['id']) && str(f['message']) && num(f['n']),
+  state: (f) => str(f['message']) && str(f['state']) && num(f['n']),
+  typing: (f) => str(f['conversation']) && str(f['agent']) && typeof f['on'] === 'boolean',
+  draft: (f) => str(f['conversation']) && str(f['message']) && num(f['at']) && str(f['add']),
+  message: (f) => num(f['n']) && str(f['conversation']) && isMessage(f['message']),
+  error: (f) => str(f['code']) && str(f['problem']),
+};
+
+function isMessage(value: unknown): value is Message {
+  if (!isFields(value) || !isFields(value['from'])) return false;
+  return str(value['id']) && str(value['text']) && num(value['at']) && str(value['from']['name']);
+}
+
+/** Return the event in `data`, or nothing when it is of a kind or a form that this page does not know. */
+export function readEvent(data: unknown): ServerEvent | undefined {
+  if (!str(data)) return undefined;
+  let value: unknown;
+  try {
+    value = JSON.parse(data);
+  } catch {
+    return undefined;
+  }
+  if (!isFields(value) || !str(value['t'])) return undefined;
+  return SHAPES[value['t']]?.(value) ? (value as ServerEvent) : undefined;
+}
+
+/** Return how many characters at the end of `text` are over the limit. */
+export function overBy(text: string, limit: number = MAX_TEXT_BYTES): number {
+  // A character is at most three bytes for each of its UTF-16 units.
+  if (text.length * 3 <= limit) return 0;
+  let over = bytesOf(text) - limit;
+  let characters = 0;
+  const points = over > 0 ? [...text] : [];
+  while (over > 0) {
+    over -= bytesOf(points[points.length - 1 - characters] ?? ' ');
+    characters += 1;
+  }
+  return characters;
+}
+
+const encoder = new TextEncoder();
+/** Return the length of `text` in bytes of UTF-8. */
+export const bytesOf = (text: string): number => encoder.encode(text).length;
