@@ -168,6 +168,7 @@ class Caller(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Fail at once what waits for an answer."""
+        self._transport = None
         for answer in self._waiting.values():
             if not answer.done():
                 answer.set_exception(ConnectionLostError("the connection was lost before the answer"))
@@ -212,8 +213,9 @@ class Caller(asyncio.Protocol):
         self._out.append(frame)
 
     def _flush(self) -> None:
-        if self._out and self._transport is not None:
-            self._transport.write(b"".join(self._out))
+        transport = self._transport
+        if self._out and transport is not None and not transport.is_closing():
+            transport.write(b"".join(self._out))
         self._out.clear()
 
 

@@ -190,6 +190,7 @@ class Connection(asyncio.Protocol):
         if not self.is_open:
             return
         self.is_open = False
+        self._transport = None
         self._writable.set()
         self._listener.connections.discard(self)
         for task in self._waiting:
@@ -304,8 +305,9 @@ class Connection(asyncio.Protocol):
         self._out.append(frame)
 
     def _flush(self) -> None:
-        if self._out and self._transport is not None:
-            self._transport.write(b"".join(self._out))
+        transport = self._transport
+        if self._out and transport is not None and not transport.is_closing():
+            transport.write(b"".join(self._out))
         self._out.clear()
 
 
