@@ -89,6 +89,7 @@ class AgentRow(Result, frozen=True):
         queue: Envelopes that wait; `oldest_at` is when the oldest was stored.
         turns_today: In the agent's time zone.
         reminders_sent, reminders_tried: Over the last 24 hours.
+        reminder_hours: (tried, sent) of each of these hours, oldest first.
     """
 
     name: str
@@ -173,10 +174,15 @@ class QueryArgs(Args, frozen=True):
 
 
 class QueryResult(Result, frozen=True):
-    """Rows of one page; `cursor` is null on the last."""
+    """Rows of one page; `cursor` is null on the last.
+
+    Attributes:
+        names: Display name of each `person:<n>` that occurs in the rows.
+    """
 
     rows: tuple[dict[str, Any], ...] = ()
     cursor: str | None = None
+    names: dict[str, str] = msgspec.field(default_factory=dict[str, str])
 
 
 class SubscribeArgs(Args, frozen=True):

@@ -152,7 +152,6 @@ class LaneRow(Result, frozen=True):
     urgency: Urgency = "normal"
     hold: str | None = None
     turn_id: str | None = None
-    lease_until: int | None = None
 
 
 class DeadRow(Result, frozen=True):
@@ -216,7 +215,6 @@ class StatsRow(Result, frozen=True):
 
     Attributes:
         by_hour: (turns, errors) of each hour, oldest first; the last one is running.
-        tools: (name, calls), most used first, at most 12.
     """
 
     agent: str
@@ -227,7 +225,6 @@ class StatsRow(Result, frozen=True):
     in_tokens: int = 0
     out_tokens: int = 0
     by_hour: tuple[tuple[int, int], ...] = ()
-    tools: tuple[tuple[str, int], ...] = ()
 
 
 class TimelineParams(Args, frozen=True):
