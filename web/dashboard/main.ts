@@ -1,4 +1,5 @@
 import '../shared/base.css';
+import './dash.css';
 
 import { mount } from 'svelte';
 
