@@ -69,20 +69,14 @@ class LeaseCalls:
         changed: asyncio.Event,
     ) -> wire.NextResult:
         """Lease what is ready for `connection`, waiting as long as it wants to."""
-        if connection.state.get("taking"):
-            raise RpcError("busy", "another `pump.next` waits on this connection", retry_after_ms=50)
-        connection.state["taking"] = True
-        try:
-            leases = await self.broker.next(
-                mailboxes,
-                holder=holder_of(connection),
-                wait_ms=args.wait_ms,
-                burst=args.max,
-                lanes=lanes,
-                changed=changed,
-            )
-        finally:
-            connection.state["taking"] = False
+        leases = await self.broker.next(
+            mailboxes,
+            holder=holder_of(connection),
+            wait_ms=args.wait_ms,
+            burst=args.max,
+            lanes=lanes,
+            changed=changed,
+        )
         now_ms = self.clock.now_ms()
         for lease in leases:
             self.leases.granted(lease, agent=agent, connection=connection, now_ms=now_ms)
@@ -295,14 +289,21 @@ class AgentPump:
         """`pump.next`: take leases, up to the turns that this agent may run at once."""
         self._check(call)
         self._heard()
-        return await self._calls.take(
-            call.connection,
-            args,
-            agent=self.name,
-            lanes=max(1, min(args.lanes, self._free())),
-            mailboxes=self._mailboxes,
-            changed=self._changed,
-        )
+        state = call.connection.state
+        if state.get("taking"):
+            raise RpcError("busy", "another `pump.next` waits on this connection", retry_after_ms=50)
+        state["taking"] = True
+        try:
+            return await self._calls.take(
+                call.connection,
+                args,
+                agent=self.name,
+                lanes=max(1, min(args.lanes, self._free())),
+                mailboxes=self._mailboxes,
+                changed=self._changed,
+            )
+        finally:
+            state["taking"] = False
 
     async def more(self, call: Call, args: wire.MoreArgs) -> wire.MoreResult:
         """`pump.more`: further envelopes of the lane into the running turn."""

@@ -1,53 +1,62 @@
 """The scheduler: one task, one timer, set to the next time that something is due.
 
 Source: hive, sections 8.3 and 8.4. It decides when, never what: `fire` takes one bounded batch in
-one transaction and tells whether more is due. It ends when told to, between two batches.
+one transaction and says what is left. It ends when told to, between two batches.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, Protocol
 
 from skep.foundation.clock import Clock
 from skep.foundation.errors import SkepError
 from skep.foundation.log import get_logger
 from skep.foundation.tasks import Backoff, TaskSet
 
-__all__ = ["MAX_SLEEP_MS", "Scheduler"]
+__all__ = ["MAX_SLEEP_MS", "Batch", "Scheduler"]
 
 MAX_SLEEP_MS: Final = 30_000
 """Longest sleep: after it the store is asked again, whatever was told."""
 _LOOK_MS: Final = 1_000
 """How often the two clocks are compared while something is due later."""
 _JUMP_MS: Final = 2_000
+_CLOSE_S: Final = 1.5
 
 _log = get_logger(part="scheduler")
+
+
+class Batch(Protocol):
+    """What one batch left behind."""
+
+    @property
+    def more(self) -> bool:
+        """Whether others are due now."""
+        ...
+
+    @property
+    def next_due_at(self) -> int | None:
+        """When the next is due, UTC milliseconds."""
+        ...
 
 
 class Scheduler:
     """Wakes when something is due.
 
     Args:
-        next_due: Returns when the next thing is due, in UTC milliseconds, or `None`.
-        fire: Takes one batch of what is due; returns whether more is.
+        fire: Takes one batch of what is due.
+        changed: Set by anybody when something was added, moved or cancelled.
     """
 
     def __init__(
-        self,
-        *,
-        clock: Clock,
-        next_due: Callable[[], Awaitable[int | None]],
-        fire: Callable[[], Awaitable[bool]],
-        name: str,
+        self, *, clock: Clock, fire: Callable[[], Awaitable[Batch]], changed: asyncio.Event, name: str
     ) -> None:
         self._clock: Final = clock
-        self._next_due: Final = next_due
         self._fire: Final = fire
+        self._changed: Final = changed
         self._name: Final = name
-        self._changed: Final = asyncio.Event()
-        self._stop: Final = asyncio.Event()
+        self._stopping = False
         self._tasks: Final = TaskSet(on_error=self._failed)
         self._task: asyncio.Task[None] | None = None
 
@@ -55,37 +64,29 @@ class Scheduler:
         """Begin; what fell due before is fired at once."""
         self._task = self._tasks.spawn(self._run(), name=self._name)
 
-    def changed(self) -> None:
-        """Look again: something was added, moved or cancelled."""
-        self._changed.set()
-
     async def close(self) -> None:
         """Stop after the current batch; no task and no timer is left."""
-        self._stop.set()
+        self._stopping = True
         self._changed.set()
         if self._task is not None:
-            await asyncio.wait({self._task}, timeout=1.5)
+            await asyncio.wait({self._task}, timeout=_CLOSE_S)
         await self._tasks.close()
 
     async def _run(self) -> None:
-        backoff = Backoff(first_s=0.1, last_s=5.0)
-        while not self._stop.is_set():
+        backoff = Backoff()
+        while not self._stopping:
+            self._changed.clear()
             try:
-                await self._round()
-                backoff.reset()
+                batch = await self._fire()
             except SkepError as error:  # the disk is full, or the store is being closed
                 _log.warning("schedule_delayed", name=self._name, code=error.wire_code)
                 await self._sleep(int(backoff.next_s() * 1000))
-
-    async def _round(self) -> None:
-        """Fire what is due, then sleep until the next."""
-        self._changed.clear()
-        due_at = await self._next_due()
-        if due_at is not None and due_at <= self._clock.now_ms():
-            while not self._stop.is_set() and await self._fire():
+                continue
+            backoff.reset()
+            if batch.more:
                 await asyncio.sleep(0)  # whoever waits for the store goes between two batches
-            return
-        await self._sleep_until(due_at)
+            elif not self._stopping:
+                await self._sleep_until(batch.next_due_at)
 
     async def _sleep_until(self, due_at: int | None) -> None:
         if due_at is None:

@@ -7,7 +7,7 @@ is what lets a call, a cancel or a closed connection find its lane without askin
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -57,6 +57,14 @@ class HeldLease:
             started_at=self.started_at,
         )
 
+    def is_of_chat(self, relay: str, chat_id: str) -> bool:
+        """Return whether something in it was written in this chat."""
+        return any(
+            origin.get("relay") == relay and origin.get("chat_id") == chat_id
+            for origin in (envelope.origin for envelope in self.envelopes)
+            if origin is not None
+        )
+
 
 class Leases:
     """All leases that are out, found by lease, by turn, or by lane."""
@@ -69,12 +77,11 @@ class Leases:
     def __len__(self) -> int:
         return len(self._by_id)
 
-    def __iter__(self) -> Iterable[HeldLease]:
-        return iter(tuple(self._by_id.values()))
+    def all(self) -> tuple[HeldLease, ...]:
+        """Return all of them, oldest first."""
+        return tuple(self._by_id.values())
 
-    def granted(
-        self, lease: Lease, *, agent: str | None, connection: Connection, now_ms: int
-    ) -> HeldLease:
+    def granted(self, lease: Lease, *, agent: str | None, connection: Connection, now_ms: int) -> HeldLease:
         """Note that `lease` went to the pump on `connection`."""
         held = HeldLease(
             lease_id=lease.lease_id,

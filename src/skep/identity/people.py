@@ -7,14 +7,16 @@ The account comes from the event as the connector saw it; a name that somebody g
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
+from skep.store.ports import HiveTx
 from skep.wire.relay.event import SessionSource
 
-__all__ = ["Account", "PeopleTx", "Person", "account_of", "resolve"]
+__all__ = ["Account", "Person", "account_of", "resolve"]
 
 _SCOPED: Final = frozenset({"slack", "wecom"})
 """Platforms whose user ids are unique in their scope only (platforms, section 4)."""
+_NAME_MAX: Final = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +37,6 @@ class Person:
     """One person, however many accounts they have.
 
     Attributes:
-        principal: `person:<n>`, stable.
         is_blocked: Nothing of theirs is taken.
     """
 
@@ -44,20 +45,8 @@ class Person:
 
     @property
     def principal(self) -> str:
-        """How the person is addressed."""
+        """How the person is addressed: `person:<n>`, stable."""
         return f"person:{self.id}"
-
-
-class PeopleTx(Protocol):
-    """What a transaction of the hive's store knows of people."""
-
-    def person_of(self, platform: str, namespace: str, user_id: str) -> int | None:
-        """Return the person to whom this account belongs."""
-        ...
-
-    def add_person(self, platform: str, namespace: str, user_id: str, *, name: str | None, at: int) -> int:
-        """Add a person with this one account; return the person's number."""
-        ...
 
 
 def account_of(source: SessionSource) -> Account | None:
@@ -65,19 +54,29 @@ def account_of(source: SessionSource) -> Account | None:
     if not source.user_id:
         return None
     namespace = source.user_ns
-    if namespace is None:
-        namespace = source.scope_id if source.platform in _SCOPED else None
+    if namespace is None and source.platform in _SCOPED:
+        namespace = source.scope_id
     return Account(platform=source.platform, namespace=namespace or "", user_id=source.user_id)
 
 
-def resolve(tx: PeopleTx, account: Account, *, name: str | None, at: int) -> Person:
+def resolve(tx: HiveTx, account: Account, *, name: str | None, at: int) -> Person:
     """Return the person of `account`; an account that was never seen is a new person.
 
     Args:
-        name: What to call a new person; it is shown, and never compared.
+        name: What the platform calls them; it is shown, and never compared.
         at: Now, UTC milliseconds.
     """
-    number = tx.person_of(account.platform, account.namespace, account.user_id)
-    if number is None:
-        number = tx.add_person(account.platform, account.namespace, account.user_id, name=name, at=at)
-    return Person(id=number)
+    shown = (name or account.user_id)[:_NAME_MAX]
+    row = tx.one("account_of_person", account.platform, account.namespace, account.user_id)
+    if row is not None:
+        account_id, person, _, state = row
+        tx.run("account_seen", account_id, at, shown)
+        return Person(id=person, is_blocked=state == "blocked")
+    (person,) = _returned(tx.one("person_insert", shown, None, at))
+    tx.one("account_insert", person, account.platform, account.namespace, account.user_id, shown, at)
+    return Person(id=person)
+
+
+def _returned(row: tuple[int, ...] | None) -> tuple[int, ...]:
+    assert row is not None
+    return row

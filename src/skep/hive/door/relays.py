@@ -111,7 +111,9 @@ class Relays:
         for relay in link.attached:
             if not any(relay in other.attached for other in self._links.values()):
                 row = self._rows[relay]
-                self._set(RelayRow(relay=relay, state="away", platforms=row.platforms, since=self._clock.now_ms()))
+                self._set(
+                    RelayRow(relay=relay, state="away", platforms=row.platforms, since=self._clock.now_ms())
+                )
 
     def rows(self) -> tuple[RelayRow, ...]:
         """Return each relay."""

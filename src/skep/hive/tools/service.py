@@ -102,8 +102,8 @@ class ToolService:
         return await self._call(agent, held.lane, held, call)
 
     async def _owns(self, agent: str, lane: int) -> bool:
-        recipient = await self._broker.view(lambda tx: tx.lane_recipient(lane))
-        return recipient == f"agent:{agent}"
+        row = await self._broker.view(lambda tx: tx.one("lane", lane))
+        return row is not None and row[1] == f"agent:{agent}"
 
     async def _call(
         self, agent: str, lane: int, held: HeldLease | None, call: ToolCallArgs | ToolCallInTurnArgs

@@ -1,0 +1,291 @@
+"""One event of a platform, taken in one transaction.
+
+Source: control protocol, sections 4 and 5; hive, sections 2 and 8.1; relay contract, section 16.
+Runs in the writer thread: it may use its transaction and what it is handed, and nothing else.
+The author comes from the event's account alone; no field of a frame changes whose person it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from skep.broker import asks, ops, people
+from skep.broker.errors import ClosedError, NotAllowedError, NotFoundError
+from skep.broker.rules import Rules
+from skep.broker.types import SYSTEM, Actor, Chat, ChatSeen, Draft, Intake
+from skep.hive.door.commands import admits, agent_of_chat, run_command
+from skep.hive.door.text import MAX_BODY_BYTES, Command, cut_body, read_mention
+from skep.hive.ports import Agents
+from skep.identity.people import Person, account_of, resolve
+from skep.store.ports import HiveTx, Row
+from skep.wire.control.door import AcceptOutcome
+from skep.wire.relay.event import MessageEvent, context_text
+
+__all__ = ["Accepted", "Arrival", "accept", "intake_key", "refuse"]
+
+_NAME_MAX: Final = 200
+_NUMBER_MAX: Final = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """An event, and what the loop knows of it.
+
+    Attributes:
+        key: Of table `intake`.
+        command: That its text is.
+        runs: Whether a turn of its session runs now.
+        quiet_ms: How long its lane waits for more of the same burst.
+    """
+
+    relay: str
+    key: str
+    event: MessageEvent
+    session: str
+    command: Command | None
+    runs: bool
+    quiet_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """What became of an event; ids only, for the log."""
+
+    outcome: AcceptOutcome
+    message_id: str | None = None
+    reason: str | None = None
+    person: int | None = None
+    agent: str | None = None
+
+
+def intake_key(relay: str, event: MessageEvent, *, buffer_id: str | None) -> str:
+    """Return `<relay>:<platform>:<scope>:<chat>:<message id>`, for an edit with its time."""
+    source = event.source
+    message = event.edit_of or event.message_id or buffer_id
+    if message is None:
+        raise ValueError("event has neither `message_id` nor a buffer id")
+    key = f"{relay}:{source.platform}:{source.scope_id or ''}:{source.chat_id}:{message}"
+    if event.message_type == "edited":
+        return f"{key}:e:{event.edited_at or 0}"
+    return f"{key}:d" if event.message_type == "deleted" else key
+
+
+def accept(tx: HiveTx, *, rules: Rules, agents: Agents, arrival: Arrival) -> Accepted:
+    """Take one event: a repeat is known by its key, whatever it was."""
+    known = people.intake(tx, arrival.key)
+    if known is not None:
+        return Accepted(outcome="duplicate", message_id=known.message_id)
+    event = arrival.event
+    account = account_of(event.source)
+    if account is None:
+        return Accepted(outcome="refused", reason="the event names no author")
+    now = rules.time.stamp()
+    person = resolve(tx, account, name=event.source.user_name, at=now)
+    if person.is_blocked:
+        return Accepted(outcome="refused", reason="the person is blocked", person=person.id)
+    chat = people.see_chat(tx, rules, _seen(arrival, person))
+    accepted = _handle(tx, rules, agents, arrival, chat, person)
+    people.keep_intake(
+        tx,
+        rules,
+        arrival.key,
+        Intake(
+            outcome="stored" if accepted.outcome == "stored" else "handled", message_id=accepted.message_id
+        ),
+    )
+    return accepted
+
+
+def refuse(tx: HiveTx, *, rules: Rules, key: str, relay: str, event: str, reason: str) -> Intake:
+    """Keep an event that will never be taken, with the dead letters."""
+    known = people.intake(tx, key)
+    if known is not None:
+        return known
+    refused = Intake(outcome="refused", reason=reason)
+    people.keep_refused(tx, rules, key, relay=relay, event=event, reason=reason)
+    people.keep_intake(tx, rules, key, refused)
+    return refused
+
+
+def _handle(
+    tx: HiveTx, rules: Rules, agents: Agents, arrival: Arrival, chat: Chat, person: Person
+) -> Accepted:
+    event = arrival.event
+    if event.message_type == "deleted":
+        return Accepted(outcome="handled", person=person.id)
+    if event.prompt_response is not None:
+        return _answer_prompt(tx, rules, arrival, chat, person)
+    if arrival.command is not None:
+        text = run_command(
+            tx,
+            arrival.command,
+            agents=agents,
+            chat=chat,
+            person=person,
+            name=event.source.user_name,
+            runs=arrival.runs,
+        )
+        return _say(tx, rules, arrival, chat, person, text)
+    if (answered := _answer_by_reply(tx, rules, arrival, chat, person)) is not None:
+        return answered
+    return _store(tx, rules, agents, arrival, chat, person)
+
+
+def _store(
+    tx: HiveTx, rules: Rules, agents: Agents, arrival: Arrival, chat: Chat, person: Person
+) -> Accepted:
+    """Hand the message to the agent that it is for."""
+    event = arrival.event
+    agent, text = _agent_and_text(agents, chat, event.text)
+    card = agents.get(agent)
+    if card is None or not admits(card, person):
+        return _say(tx, rules, arrival, chat, person, f"**{agent}** does not take messages from you.")
+    body, missing = cut_body(_with_context(event, text))
+    draft = Draft(
+        to=f"agent:{agent}",
+        body=body,
+        session=arrival.session,
+        in_reply_to=_replied_to(tx, chat, event),
+        origin=_origin(arrival, chat),
+        chat=chat.id,
+        platform_id=event.message_id,
+        quiet_ms=arrival.quiet_ms,
+    )
+    try:
+        sent = ops.send(tx, rules, Actor(principal=person.principal, role="person"), draft)
+    except NotAllowedError:
+        return _say(tx, rules, arrival, chat, person, f"**{agent}** does not take messages from you.")
+    if missing:
+        note = f"Your message was too long: the last {missing} bytes of it were cut."
+        _tell(tx, rules, chat, person, note, answers=())
+    return Accepted(outcome="stored", message_id=sent.id, person=person.id, agent=agent)
+
+
+def _answer_prompt(tx: HiveTx, rules: Rules, arrival: Arrival, chat: Chat, person: Person) -> Accepted:
+    """A pressed button answers the ask that it belongs to."""
+    response = arrival.event.prompt_response
+    assert response is not None
+    mark, _, number = response.prompt_id.partition(".")
+    row = None
+    if (
+        mark == hashlib.sha256(arrival.relay.encode()).hexdigest()[:4]
+        and number.isalnum()
+        and number.isascii()
+    ):
+        row = tx.one("ask_of_delivery", int(number, 36))
+    ask = tx.one("ask", row[0]) if row is not None else None
+    if ask is None or ask[3] != person.principal:
+        return _say(tx, rules, arrival, chat, person, "There is no such question to you.")
+    choices = _choices(ask)
+    chosen = _chosen(choices, response.option_id) or response.label or response.option_id
+    return _answer(tx, rules, arrival, chat, person, ask[0], chosen)
+
+
+def _answer_by_reply(
+    tx: HiveTx, rules: Rules, arrival: Arrival, chat: Chat, person: Person
+) -> Accepted | None:
+    """A reply to a question answers it; so does a number or a label, to the newest one with choices."""
+    text = arrival.event.text.strip()
+    replied = _replied_to(tx, chat, arrival.event)
+    ask = tx.one("ask", replied) if replied is not None else None
+    if ask is not None and ask[3] == person.principal and ask[4] == "open":
+        return _answer(tx, rules, arrival, chat, person, ask[0], _chosen(_choices(ask), text) or text)
+    newest = asks.open_in_chat(tx, person.id, chat.id)
+    ask = tx.one("ask", newest) if newest is not None else None
+    if ask is None or (chosen := _chosen(_choices(ask), text)) is None:
+        return None
+    return _answer(tx, rules, arrival, chat, person, ask[0], chosen)
+
+
+def _answer(
+    tx: HiveTx, rules: Rules, arrival: Arrival, chat: Chat, person: Person, ask_id: str, text: str
+) -> Accepted:
+    body, _ = cut_body(text)
+    try:
+        sent = asks.answer(tx, rules, Actor(principal=person.principal, role="person"), ask_id, body)
+    except (ClosedError, NotFoundError):
+        return _say(tx, rules, arrival, chat, person, "That question is closed already.")
+    return Accepted(outcome="handled", message_id=sent.id, person=person.id)
+
+
+def _say(tx: HiveTx, rules: Rules, arrival: Arrival, chat: Chat, person: Person, text: str) -> Accepted:
+    """Answer the event itself, without a turn."""
+    message_id = arrival.event.message_id
+    said = _tell(tx, rules, chat, person, text, answers=(message_id,) if message_id else ())
+    return Accepted(outcome="handled", message_id=said, person=person.id)
+
+
+def _tell(
+    tx: HiveTx, rules: Rules, chat: Chat, person: Person, text: str, *, answers: tuple[str, ...]
+) -> str:
+    draft = Draft(to=person.principal, body=text, kind="system", chat=chat.id, answers=answers)
+    return ops.send(tx, rules, SYSTEM, draft).id
+
+
+def _agent_and_text(agents: Agents, chat: Chat, text: str) -> tuple[str, str]:
+    """Return who is to answer and what is said to them: `@name`, the chat's agent, the default."""
+    mention = read_mention(text)
+    if mention is not None and agents.get(mention[0]) is not None:
+        return mention[0], mention[1] or text
+    return agent_of_chat(agents, chat), text
+
+
+def _with_context(event: MessageEvent, text: str) -> str:
+    """Return the text with what was said around it, if both fit."""
+    body = text or (event.media[0].caption if event.media else None) or f"[{event.message_type}]"
+    context = context_text(event)
+    if context is None or len(context.encode()) + len(body.encode()) + 2 > MAX_BODY_BYTES:
+        return body
+    return f"{context}\n\n{body}"
+
+
+def _replied_to(tx: HiveTx, chat: Chat, event: MessageEvent) -> str | None:
+    if event.reply_to_message_id is None:
+        return None
+    return people.answered_message(tx, chat.id, event.reply_to_message_id)
+
+
+def _seen(arrival: Arrival, person: Person) -> ChatSeen:
+    source = arrival.event.source
+    return ChatSeen(
+        relay=arrival.relay,
+        platform=source.platform,
+        bot_id=source.bot_id or "",
+        chat_id=source.chat_id,
+        scope_id=source.scope_id or "",
+        thread_id=source.thread_id or "",
+        chat_type=source.chat_type,
+        user_id=source.user_id or "",
+        person=person.id,
+    )
+
+
+def _origin(arrival: Arrival, chat: Chat) -> dict[str, Any]:
+    """Return what the agent may know of where it comes from."""
+    event, source = arrival.event, arrival.event.source
+    origin = {
+        "platform": chat.platform,
+        "relay": chat.relay,
+        "chat_id": chat.chat_id,
+        "chat_type": chat.chat_type,
+        "chat_name": source.chat_name,
+        "name": source.user_name[:_NAME_MAX] if source.user_name else None,
+        "message_id": event.message_id,
+        "edit_of": event.edit_of,
+    }
+    return {name: value for name, value in origin.items() if value is not None}
+
+
+def _choices(ask: Row) -> tuple[str, ...]:
+    return msgspec.json.decode(ask[11], type=tuple[str, ...]) if ask[11] else ()
+
+
+def _chosen(choices: tuple[str, ...], text: str) -> str | None:
+    """Return the choice that `text` names, by number or by label."""
+    if text.isdecimal() and len(text) <= _NUMBER_MAX and 0 < int(text) <= len(choices):
+        return choices[int(text) - 1]
+    return next((choice for choice in choices if choice.casefold() == text.casefold()), None)
