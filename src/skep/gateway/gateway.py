@@ -121,6 +121,7 @@ class Gateway:
     def on_state(self) -> None:
         """Tell the daemon how the link is now."""
         self._changed_now()
+        self.streaming.relay_changed()
 
     # The rest.
 

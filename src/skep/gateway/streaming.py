@@ -49,6 +49,11 @@ class Streaming:
         self._shown[turn.turn_id] = shown
         self._tasks.spawn(self._show(shown))
 
+    def relay_changed(self) -> None:
+        """Look again at each turn: what could not be shown may be shown now."""
+        for shown in self._shown.values():
+            shown.is_new.set()
+
     def forget(self) -> None:
         """End all that is shown: the daemon went away, and tells what still runs when it is back."""
         for shown in self._shown.values():
