@@ -6,8 +6,6 @@ An error carries values of ours; never message text, prompts, tokens, addresses 
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 __all__ = [
     "BusyError",
     "RefusedError",
@@ -29,7 +27,7 @@ class SkepError(Exception):
     """
 
     code: str = "skep.internal"
-    exit_code: ClassVar[int] = 1
+    exit_code: int = 1
 
     def __init__(self, problem: str, *, hint: str = "", code: str | None = None) -> None:
         super().__init__(problem)
