@@ -215,14 +215,14 @@ def decode_event(data: bytes | msgspec.Raw | Mapping[str, object]) -> MessageEve
         EventInvalidError: Not an object, or a field that cannot be read as meant.
     """
     try:
-        if isinstance(data, Mapping):
-            return msgspec.convert(data, MessageEvent)
-        return _decoder.decode(data)
-    except msgspec.ValidationError:
-        pass  # not of the plain form: mended below, or refused
+        try:
+            if isinstance(data, Mapping):
+                return msgspec.convert(data, MessageEvent)
+            return _decoder.decode(data)
+        except msgspec.ValidationError:  # not of the plain form: mended below, or refused
+            parsed: object = data if isinstance(data, Mapping) else msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise EventInvalidError("event is not JSON") from exc
-    parsed: object = data if isinstance(data, Mapping) else msgspec.json.decode(data)
     if not isinstance(parsed, Mapping):
         raise EventInvalidError("event is not an object")
     return _convert(_mend_event(cast("Mapping[str, object]", parsed)), MessageEvent, "event")
