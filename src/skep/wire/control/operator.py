@@ -144,6 +144,7 @@ class Status(Result, frozen=True):
     boot_epoch: int
     started_at: int
     gateway_attached: bool
+    pid: int = 0
     relays: tuple[RelayRow, ...] = ()
     agents: tuple[AgentRow, ...] = ()
     store: str = "ok"
