@@ -30,9 +30,10 @@ class Doorbells:
                 event.set()
 
     @contextmanager
-    def listen(self, *names: str) -> Iterator[asyncio.Event]:
-        """Give an event that is set when one of `names` rings. The listener clears it."""
-        event = asyncio.Event()
+    def listen(self, *names: str, event: asyncio.Event | None = None) -> Iterator[asyncio.Event]:
+        """Give an event (or use `event`) that is set when one of `names` rings. The listener clears it."""
+        if event is None:
+            event = asyncio.Event()
         for name in names:
             self._listeners.setdefault(name, set()).add(event)
         try:

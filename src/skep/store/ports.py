@@ -1,0 +1,36 @@
+"""What the domain asks of a store: named statements inside a transaction.
+
+The names are those of the blocks in `queries/`; each engine has its own text for them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+__all__ = ["HiveTx", "Row", "Signal"]
+
+Row = tuple[Any, ...]
+Signal = str | tuple[Any, ...]
+"""Name of a doorbell to ring, or (kind, values …) of a change to tell."""
+
+
+class HiveTx(Protocol):
+    """One transaction over the hive's tables.
+
+    Attributes:
+        signals: What to tell once it is durable.
+    """
+
+    signals: list[Signal]
+
+    def one(self, name: str, *args: object) -> Row | None:
+        """Return the first row of a statement."""
+        ...
+
+    def all(self, name: str, *args: object) -> list[Row]:
+        """Return all rows of a statement."""
+        ...
+
+    def run(self, name: str, *args: object) -> int:
+        """Run a statement without rows; return how many rows it changed."""
+        ...

@@ -1,0 +1,231 @@
+-- name: lane_pick
+-- The next lane of a mailbox: by urgency, then the oldest head. Each part is one probe of an index.
+SELECT * FROM (SELECT id, recipient, session, ready_n, urgency, fence FROM lane WHERE mailbox = ?1 AND urgency = 2
+  AND head_at <= ?2 AND lease_id IS NULL AND hold IS NULL AND ready_n > 0 ORDER BY head_at LIMIT 1)
+UNION ALL
+SELECT * FROM (SELECT id, recipient, session, ready_n, urgency, fence FROM lane WHERE mailbox = ?1 AND urgency = 1
+  AND head_at <= ?2 AND lease_id IS NULL AND hold IS NULL AND ready_n > 0 ORDER BY head_at LIMIT 1)
+UNION ALL
+SELECT * FROM (SELECT id, recipient, session, ready_n, urgency, fence FROM lane WHERE mailbox = ?1 AND urgency = 0
+  AND head_at <= ?2 AND lease_id IS NULL AND hold IS NULL AND ready_n > 0 ORDER BY head_at LIMIT 1)
+LIMIT 1;
+
+-- name: lane_next_at
+-- When the next lane of a mailbox can be taken.
+SELECT min(at) FROM (
+  SELECT (SELECT head_at FROM lane WHERE mailbox = ?1 AND urgency = 2 AND lease_id IS NULL AND hold IS NULL
+    AND ready_n > 0 ORDER BY head_at LIMIT 1) AS at
+  UNION ALL SELECT (SELECT head_at FROM lane WHERE mailbox = ?1 AND urgency = 1 AND lease_id IS NULL AND hold IS NULL
+    AND ready_n > 0 ORDER BY head_at LIMIT 1)
+  UNION ALL SELECT (SELECT head_at FROM lane WHERE mailbox = ?1 AND urgency = 0 AND lease_id IS NULL AND hold IS NULL
+    AND ready_n > 0 ORDER BY head_at LIMIT 1));
+
+-- name: envelopes_ready
+-- The head of a lane, in order.
+SELECT d.id, d.lane_seq, d.urgency, d.broadcast, d.deadline_at, d.attempt, d.shown_turn, d.requeued, m.id, m.kind,
+  m.sender, m.addressed_to, m.thread, m.in_reply_to, m.body, m.attachments, m.origin, m.created_at, m.chat,
+  m.platform_id, m.reply_key, m.answers, m.choices, m.late
+FROM delivery d JOIN message m ON m.id = d.message
+WHERE d.lane = ?1 AND d.state = 'ready' ORDER BY d.lane_seq LIMIT ?2;
+
+-- name: envelopes_interrupt
+-- The first interrupt of a lane: it goes before all else.
+SELECT d.id, d.lane_seq, d.urgency, d.broadcast, d.deadline_at, d.attempt, d.shown_turn, d.requeued, m.id, m.kind,
+  m.sender, m.addressed_to, m.thread, m.in_reply_to, m.body, m.attachments, m.origin, m.created_at, m.chat,
+  m.platform_id, m.reply_key, m.answers, m.choices, m.late
+FROM delivery d JOIN message m ON m.id = d.message
+WHERE d.lane = ?1 AND d.state = 'ready' AND d.urgency = 2 ORDER BY d.lane_seq LIMIT 1;
+
+-- name: envelopes_held
+-- What a lease holds, in order, from a place on.
+SELECT d.id, d.lane_seq, d.urgency, d.broadcast, d.deadline_at, d.attempt, d.shown_turn, d.requeued, m.id, m.kind,
+  m.sender, m.addressed_to, m.thread, m.in_reply_to, m.body, m.attachments, m.origin, m.created_at, m.chat,
+  m.platform_id, m.reply_key, m.answers, m.choices, m.late
+FROM delivery d JOIN message m ON m.id = d.message
+WHERE d.lease_id = ?1 AND d.state IN ('leased', 'shown') AND d.lane_seq >= ?2 ORDER BY d.lane_seq;
+
+-- name: delivery_lease
+-- One delivery goes out with a lease.
+UPDATE delivery SET state = 'leased', lease_id = ?2, attempt = attempt + 1 WHERE id = ?1 AND state = 'ready';
+
+-- name: delivery_show_more
+-- One more delivery goes into a running turn.
+UPDATE delivery SET state = 'shown', lease_id = ?2, shown_turn = ?3, attempt = attempt + 1
+WHERE id = ?1 AND state = 'ready';
+
+-- name: lane_grant
+-- Lease a lane.
+UPDATE lane SET lease_id = ?2, fence = fence + 1, lease_holder = ?3, leased_at = ?4, lease_until = ?5,
+  ready_n = ready_n - ?6, quiet_cap = NULL, turn_id = NULL, call_id = NULL, call_seq = NULL
+WHERE id = ?1 AND lease_id IS NULL;
+
+-- name: lane_take_more
+-- Note what a running turn took, so that a repeat gives the same.
+UPDATE lane SET ready_n = ready_n - ?2, call_id = ?3, call_seq = ?4 WHERE id = ?1;
+
+-- name: lane
+-- A lane and its lease.
+SELECT id, recipient, session, mailbox, chat, lease_id, fence, lease_holder, turn_id, ready_n, urgency, done_turn,
+  done_reply, call_id, call_seq, hold
+FROM lane WHERE id = ?1;
+
+-- name: lane_of
+-- The lane of a session.
+SELECT id FROM lane WHERE recipient = ?1 AND session = ?2;
+
+-- name: lane_start
+-- The turn of a lease begins.
+UPDATE lane SET turn_id = ?2 WHERE id = ?1;
+
+-- name: deliveries_show
+-- What was leased is shown.
+UPDATE delivery SET state = 'shown', shown_turn = ?2 WHERE lease_id = ?1 AND state = 'leased';
+
+-- name: lane_renew
+-- A lease goes on.
+UPDATE lane SET lease_until = ?4 WHERE id = ?1 AND lease_id = ?2 AND fence = ?3;
+
+-- name: deliveries_of_lease
+-- What a lease holds: id, state, attempt, failures, and of the message id, kind, sender, created, chat, platform id.
+SELECT d.id, d.state, d.attempt, d.failures, m.id, m.kind, m.sender, m.created_at, m.chat, m.platform_id, m.thread,
+  d.requeued, d.shown_turn
+FROM delivery d JOIN message m ON m.id = d.message
+WHERE d.lease_id = ?1 AND d.state IN ('leased', 'shown') ORDER BY d.lane_seq;
+
+-- name: deliveries_done
+-- All that a lease holds is done.
+UPDATE delivery SET state = 'done', done_at = ?2, shown_turn = ?3, lease_id = NULL
+WHERE lease_id = ?1 AND state IN ('leased', 'shown');
+
+-- name: delivery_back
+-- One delivery is ready again, in its place: attempt and failures as given.
+UPDATE delivery SET state = 'ready', lease_id = NULL, attempt = ?2, failures = ?3, reason = ?4
+WHERE id = ?1 AND state IN ('leased', 'shown');
+
+-- name: delivery_close
+-- One delivery ends in a final state.
+UPDATE delivery SET state = ?2, done_at = ?3, reason = ?4, lease_id = NULL
+WHERE id = ?1 AND state IN ('scheduled', 'ready', 'leased', 'shown');
+
+-- name: lane_release
+-- A lane is free again; what came back is counted, and it waits until a time at least.
+UPDATE lane SET lease_id = NULL, fence = fence + ?5, lease_holder = NULL, leased_at = NULL, lease_until = NULL,
+  turn_id = NULL, call_id = NULL, call_seq = NULL, ready_n = ready_n + ?2,
+  head_at = CASE WHEN ready_n + ?2 > 0 THEN max(?3, min(?4, (SELECT at FROM delivery
+    WHERE delivery.lane = lane.id AND state = 'ready' ORDER BY lane_seq LIMIT 1))) END,
+  urgency = CASE WHEN urgency > 0 THEN coalesce((SELECT max(urgency) FROM delivery
+    WHERE delivery.lane = lane.id AND state = 'ready' AND urgency > 0), 0) ELSE 0 END,
+  done_turn = coalesce(?6, done_turn), done_reply = CASE WHEN ?6 IS NULL THEN done_reply ELSE ?7 END
+WHERE id = ?1 RETURNING ready_n, mailbox;
+
+-- name: lane_recount
+-- After a ready delivery has left its lane other than by a lease.
+UPDATE lane SET ready_n = ready_n - 1,
+  head_at = CASE WHEN ready_n > 1 THEN head_at END,
+  urgency = CASE WHEN urgency > 0 THEN coalesce((SELECT max(urgency) FROM delivery
+    WHERE delivery.lane = lane.id AND state = 'ready' AND urgency > 0), 0) ELSE 0 END
+WHERE id = ?1 RETURNING mailbox;
+
+-- name: turn_was_done
+-- Whether a turn ended here before.
+SELECT 1 FROM (SELECT shown_turn, state FROM delivery WHERE lane = ?1 ORDER BY lane_seq DESC LIMIT 100)
+WHERE shown_turn = ?2 AND state = 'done' LIMIT 1;
+
+-- name: reply_of_turn
+-- The message that a turn sent as its answer.
+SELECT id FROM message WHERE turn_id = ?1 AND idem LIKE 'r:%' LIMIT 1;
+
+-- name: pending_from
+-- Who waits in a lane.
+SELECT DISTINCT sender FROM (SELECT m.sender AS sender FROM delivery d JOIN message m ON m.id = d.message
+  WHERE d.lane = ?1 AND d.state = 'ready' ORDER BY d.lane_seq LIMIT 20) LIMIT 5;
+
+-- name: pending_oldest
+-- When the oldest that waits in a lane was stored.
+SELECT m.created_at FROM delivery d JOIN message m ON m.id = d.message
+WHERE d.lane = ?1 AND d.state = 'ready' ORDER BY d.lane_seq LIMIT 1;
+
+-- name: pending_elsewhere
+-- Who waits at the head of other lanes of a mailbox, and since when.
+SELECT m.sender, m.created_at FROM (SELECT id FROM lane WHERE mailbox = ?1 AND lease_id IS NULL AND hold IS NULL
+  AND ready_n > 0 AND id <> ?2 LIMIT 5) l
+JOIN delivery d ON d.id = (SELECT id FROM delivery WHERE lane = l.id AND state = 'ready' ORDER BY lane_seq LIMIT 1)
+JOIN message m ON m.id = d.message;
+
+-- name: leases_lost
+-- Leases that ran out, or were never started in time.
+SELECT id, recipient, session, lease_id, lease_holder, turn_id, turn_id IS NULL AND leased_at <= ?2 FROM lane
+WHERE lease_id IS NOT NULL AND (lease_until <= ?1 OR (turn_id IS NULL AND leased_at <= ?2)) LIMIT 256;
+
+-- name: leases_of_holder
+-- Leases of one connection.
+SELECT id, recipient, session, lease_id, lease_holder, turn_id, 0 FROM lane
+WHERE lease_id IS NOT NULL AND lease_holder = ?1;
+
+-- name: leases_of_mailbox
+-- Leases of one mailbox.
+SELECT id, recipient, session, lease_id, lease_holder, turn_id, 0 FROM lane WHERE lease_id IS NOT NULL AND mailbox = ?1;
+
+-- name: leases_all
+-- Every lease.
+SELECT id, recipient, session, lease_id, lease_holder, turn_id, 0 FROM lane WHERE lease_id IS NOT NULL;
+
+-- name: lease_next_end
+-- When the next lease runs out or must have been started.
+SELECT min(lease_until), min(CASE WHEN turn_id IS NULL THEN leased_at END) FROM lane WHERE lease_id IS NOT NULL;
+
+-- name: mailbox_is_busy
+-- Whether a lane of a mailbox is leased.
+SELECT 1 FROM lane WHERE mailbox = ?1 AND lease_id IS NOT NULL LIMIT 1;
+
+-- name: lanes_clamp
+-- After a start: no lane waits for a time of the clock before.
+UPDATE lane SET head_at = ?1 WHERE head_at > ?1 AND ready_n > 0;
+
+-- name: lanes_unhold_boot
+-- After a start: what was held for the process before is free.
+UPDATE lane SET hold = NULL WHERE hold IN ('restart', 'zombie');
+
+-- name: lane_hold
+-- Grant no lease of a lane.
+UPDATE lane SET hold = ?2 WHERE id = ?1 AND (hold IS NULL OR hold <> ?2);
+
+-- name: mailbox_hold
+-- Grant no lease of a mailbox.
+UPDATE lane SET hold = ?2 WHERE mailbox = ?1 AND hold IS NULL;
+
+-- name: lane_unhold
+-- Free a lane.
+UPDATE lane SET hold = NULL WHERE id = ?1 AND hold IS NOT NULL AND (?2 IS NULL OR hold = ?2) RETURNING mailbox;
+
+-- name: mailbox_unhold
+-- Free the lanes of a mailbox.
+UPDATE lane SET hold = NULL WHERE mailbox = ?1 AND hold IS NOT NULL AND (?2 IS NULL OR hold = ?2) RETURNING mailbox;
+
+-- name: due_scheduled
+-- Scheduled deliveries that are due.
+SELECT d.id, d.lane, d.urgency, d.message FROM delivery d WHERE d.state = 'scheduled' AND d.not_before <= ?1
+ORDER BY d.not_before, d.id LIMIT ?2;
+
+-- name: delivery_due
+-- A scheduled delivery takes its place.
+UPDATE delivery SET state = 'ready', lane_seq = ?2, at = ?3 WHERE id = ?1 AND state = 'scheduled';
+
+-- name: next_scheduled
+-- When the next scheduled delivery is due.
+SELECT min(not_before) FROM delivery WHERE state = 'scheduled';
+
+-- name: past_deadline
+-- Deliveries whose deadline has passed.
+SELECT id FROM delivery WHERE deadline_at IS NOT NULL AND state IN ('scheduled', 'ready') AND deadline_at <= ?1
+ORDER BY deadline_at LIMIT ?2;
+
+-- name: next_deadline
+-- The next deadline of a delivery.
+SELECT min(deadline_at) FROM delivery WHERE deadline_at IS NOT NULL AND state IN ('scheduled', 'ready');
+
+-- name: too_old
+-- Ready deliveries that have waited too long; operators may take their time.
+SELECT d.id FROM delivery d JOIN message m ON m.id = d.message JOIN lane l ON l.id = d.lane
+WHERE d.state = 'ready' AND l.mailbox NOT LIKE 'operator:%'
+AND m.created_at < CASE WHEN m.kind = 'system' THEN ?1 ELSE ?2 END LIMIT ?3;

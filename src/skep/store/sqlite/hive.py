@@ -1,0 +1,41 @@
+"""The hive's tables in SQLite."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from skep.store.migrations import load_migrations
+from skep.store.ports import Signal
+from skep.store.queries import load_queries
+from skep.store.sqlite.driver import Db, Row
+
+__all__ = ["HIVE_MIGRATIONS", "SqliteHiveTx"]
+
+HIVE_MIGRATIONS: Final = load_migrations(Path(__file__).parent / "migrations" / "hive")
+_SQL: Final = dict(load_queries("hive"))
+
+
+class SqliteHiveTx:
+    """Named statements over one connection."""
+
+    __slots__ = ("_changes", "_execute", "signals")
+
+    def __init__(self, db: Db) -> None:
+        self._execute: Final = db.execute
+        self._changes: Final = db.changes
+        self.signals: list[Signal] = []
+
+    def one(self, name: str, *args: object) -> Row | None:
+        """Return the first row of a statement."""
+        rows = self._execute(_SQL[name], args).fetchall()
+        return rows[0] if rows else None
+
+    def all(self, name: str, *args: object) -> list[Row]:
+        """Return all rows of a statement."""
+        return self._execute(_SQL[name], args).fetchall()
+
+    def run(self, name: str, *args: object) -> int:
+        """Run a statement without rows; return how many rows it changed."""
+        self._execute(_SQL[name], args)
+        return self._changes()
