@@ -21,7 +21,7 @@ from skep.foundation.errors import SettingError
 from skep.foundation.log import get_logger
 from skep.foundation.tasks import Backoff
 from skep.gateway.errors import AmbiguousError, NotSentError
-from skep.gateway.identity import Credentials, Identity, RelayIdentity
+from skep.gateway.identity import Credentials, RelayIdentity
 from skep.wire.control.envelope import Route
 from skep.wire.relay.actions import Action, Result
 from skep.wire.relay.descriptor import Descriptor
@@ -125,7 +125,6 @@ class RelayLink:
         self.state: State = "off"
         self.detail: str | None = None
         self._accounts: dict[tuple[str, str], Account] = {}
-        self._told = 0
         self._identity: Final = identity
         self._handler: Final = handler
         self._clock: Final = clock
@@ -334,10 +333,9 @@ class RelayLink:
                 _log.warning("passthrough_dropped", platform=frame.forward.platform[:32])
 
     def _adopt(self, descriptor: Descriptor) -> None:
-        """Keep a descriptor. They come in the order of the hellos; further ones name their account."""
-        position, self._told = self._told, self._told + 1
-        told = self._identity.identities[position] if position < len(self._identity.identities) else _ANY
-        bot_id = descriptor.bot_id or (told.bot_id if told.platform == descriptor.platform else "")
+        """Keep a descriptor; one that does not name its account is of the one that a hello named."""
+        named = (item.bot_id for item in self._identity.identities if item.platform == descriptor.platform)
+        bot_id = descriptor.bot_id or next(named, "")
         key = (descriptor.platform, bot_id)
         self._accounts[key] = Account(platform=descriptor.platform, bot_id=bot_id, descriptor=descriptor)
         self._has_had_descriptor = True
@@ -373,7 +371,7 @@ class RelayLink:
         self._connected.clear()
         self._lines.clear()
         self._has_lines.clear()
-        self._accounts, self._told = {}, 0
+        self._accounts = {}
         for request_id, answer in self._waiting.items():
             if not answer.done():
                 error = NotSentError if request_id in self._unwritten else AmbiguousError
@@ -391,9 +389,6 @@ class RelayLink:
         elif is_news and detail is not None:
             _log.warning("relay_not_connected", relay=self.name, state=state, why=detail)
         self._handler.on_state()
-
-
-_ANY: Final = Identity(platform="relay")
 
 
 async def _close(socket: _Socket) -> None:
