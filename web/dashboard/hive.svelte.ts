@@ -20,6 +20,7 @@ import type {
   Status,
   Thread,
 } from './types';
+import { whoOf, type Who } from './words';
 
 /** Parts of the page that are asked for by themselves. */
 export type Part = 'status' | 'health' | 'agents' | 'stats' | 'threads' | 'thread' | 'asks' | 'reminders';
@@ -67,13 +68,12 @@ interface Turn {
   readonly tool: string;
 }
 
-const query = async <Row>(name: string, params: object): Promise<Row[]> =>
-  (await call<Page<Row>>('hive.query', { name, params })).rows ?? [];
-
 class Hive {
   /** `opening`: nothing is known yet. `away`: what is shown is from `asOf`. */
   line = $state<'opening' | 'live' | 'away'>('opening');
   isSignedOut = $state(false);
+  /** Each part has been asked for once: the page is drawn in one go, and nothing moves. */
+  isSettled = $state(false);
   /** When the daemon answered last, by this machine's clock. */
   asOf = $state(0);
   nextTryAt = $state(0);
@@ -90,6 +90,8 @@ class Hive {
   reminders = $state.raw<Reminder[]>();
   messages = $state.raw<Message[]>();
   openThread = $state<string>();
+  /** Display names of people. */
+  readonly names = new SvelteMap<string, string>();
   readonly problems = new SvelteMap<Part, CallError>();
   /** What each running turn does now. */
   readonly turns = new SvelteMap<string, Turn>();
@@ -103,6 +105,7 @@ class Hive {
   #source: EventSource | undefined;
   #after = '';
   #tries = 0;
+  #unsettled = new Set<Part>(ALL);
   #awaySince: number | undefined;
 
   constructor() {
@@ -127,22 +130,22 @@ class Hive {
         this.agents = (await call<{ agents?: AgentRow[] }>('agent.list')).agents ?? [];
       },
       stats: async () => {
-        this.stats = new Map((await query<Stats>('stats', {})).map((row) => [row.agent, row]));
+        this.stats = new Map((await this.#query<Stats>('stats', {})).map((row) => [row.agent, row]));
       },
       threads: async () => {
-        this.threads = await query<Thread>('threads', { limit: THREADS_SHOWN });
+        this.threads = await this.#query<Thread>('threads', { limit: THREADS_SHOWN });
       },
       thread: async () => {
         const id = this.openThread;
         if (id === undefined) return;
-        const messages = await query<Message>('thread', { id });
+        const messages = await this.#query<Message>('thread', { id });
         if (id === this.openThread) this.messages = messages;
       },
       asks: async () => {
-        this.asks = await query<Ask>('asks', { limit: ASKS_SHOWN });
+        this.asks = await this.#query<Ask>('asks', { limit: ASKS_SHOWN });
       },
       reminders: async () => {
-        this.reminders = await query<Reminder>('reminders', { limit: ASKS_SHOWN });
+        this.reminders = await this.#query<Reminder>('reminders', { limit: ASKS_SHOWN });
       },
     };
   }
@@ -174,6 +177,17 @@ class Hive {
     };
   }
 
+  /** Nothing has happened here yet: one thing to do, instead of a page of zeros. */
+  get isFirst(): boolean {
+    return (
+      this.agents !== undefined &&
+      this.threads?.length === 0 &&
+      this.asks?.length === 0 &&
+      this.reminders?.length === 0 &&
+      this.agents.every((row) => !row.turns_today && !row.busy && !row.queue)
+    );
+  }
+
   /** Return the hive's time for a time of this machine. */
   hiveTime(at: number): number {
     return at + this.#skewMs;
@@ -195,6 +209,11 @@ class Hive {
     if (id !== undefined) this.mark('thread');
   }
 
+  /** Return who a principal is, by the name that the hive told. */
+  who(principal: string): Who {
+    return whoOf(principal, this.names);
+  }
+
   /** Return what `agent` does in its turn, in the word of its tool. */
   toolOf(agent: string): string {
     for (const turn of this.turns.values()) if (turn.agent === agent && turn.tool) return turn.tool;
@@ -207,6 +226,12 @@ class Hive {
     this.#close();
     clearTimeout(this.#timer);
     this.#dirty.clear();
+  }
+
+  async #query<Row>(name: string, params: object): Promise<Row[]> {
+    const page = await call<Page<Row>>('hive.query', { name, params });
+    for (const [principal, called] of Object.entries(page.names ?? {})) this.names.set(principal, called);
+    return page.rows ?? [];
   }
 
   #open(): void {
@@ -274,6 +299,7 @@ class Hive {
     this.line = 'away';
     this.#awaySince = Date.now();
     this.asOf = this.asOf || Date.now();
+    this.isSettled = true;
     this.turns.clear();
     speak('No answer from the daemon');
   }
@@ -340,6 +366,8 @@ class Hive {
       else if (!error.isAway) this.problems.set(part, error);
     } finally {
       this.#loading.delete(part);
+      this.#unsettled.delete(part);
+      if (this.#unsettled.size === 0) this.isSettled = true;
       this.#schedule();
     }
   }

@@ -136,12 +136,13 @@ export interface Stats {
   turns?: number;
   errors?: number;
   by_hour?: [turns: number, errors: number][];
-  tools?: [name: string, calls: number][];
 }
 
 export interface Page<Row> {
   rows?: Row[];
   cursor?: string;
+  /** Display name of each `person:<n>` in the rows. */
+  names?: Record<string, string>;
 }
 
 /** Something changed; `data` has ids and states. */

@@ -1,6 +1,6 @@
 /** The sentences of the dashboard. Pure: takes rows, gives words. */
 import type { AgentState as MarkState } from '../shared/marks';
-import { count, span } from '../shared/words';
+import { count, shortName, span } from '../shared/words';
 import type { AgentRow, Delivery, Finding } from './types';
 
 const NUMBERS = [
@@ -94,10 +94,11 @@ export function nowOf(agent: AgentRow, now: number): { word: string; sub: string
 /** Return the order of the table: trouble, live, then by turns. */
 export function byNeed(a: AgentRow, b: AgentRow): number {
   const rank = (agent: AgentRow): number => {
-    if (agent.state === 'failed' || (agent.dead ?? 0) > 0) return 0;
-    if (agent.state === 'suspect' || agent.state === 'held') return 1;
-    if ((agent.busy ?? 0) > 0) return 2;
-    return agent.state === 'stopped' ? 4 : 3;
+    if (agent.state === 'failed') return 0;
+    if (agent.state === 'suspect' || (agent.dead ?? 0) > 0) return 1;
+    if (agent.state === 'held') return 2;
+    if ((agent.busy ?? 0) > 0) return 3;
+    return agent.state === 'stopped' ? 5 : 4;
   };
   return rank(a) - rank(b) || (b.turns_today ?? 0) - (a.turns_today ?? 0) || (a.name < b.name ? -1 : 1);
 }
@@ -128,8 +129,10 @@ export interface Who {
 }
 
 /** Return who a principal is: `agent:scribe`, `person:7`, `chat:3`, `operator:local`, `reminder`, `system`. */
-export function whoOf(principal: string): Who {
+export function whoOf(principal: string, names: ReadonlyMap<string, string> = new Map()): Who {
   const [kind = '', rest = ''] = principal.split(/:(.*)/s);
+  const known = names.get(principal);
+  if (known !== undefined && kind !== 'agent') return { name: shortName(known), kind: 'person' };
   switch (kind) {
     case 'agent':
       return { name: rest, kind: 'agent' };
@@ -162,7 +165,7 @@ export const HOURS = 24;
 
 /** Return [tried, failed] for each of the last 24 hours. */
 export function remindersByHour(agent: AgentRow): [number, number][] {
-  return (agent.reminder_hours ?? []).map(([a, b]) => [Math.max(a, b), Math.abs(a - b)]);
+  return (agent.reminder_hours ?? []).map(([tried, sent]) => [tried, Math.max(0, tried - sent)]);
 }
 
 /** Return the sum of rows of hours, aligned at their last one: the hour that runs. */
