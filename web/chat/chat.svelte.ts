@@ -10,6 +10,8 @@ import type { ConversationRow, Me, Message, Problem, ServerEvent } from './proto
 /** A line that is away for less than this is not worth a word. */
 const QUIET_MS = 2000;
 const PAGE = 50;
+/** Enough of a conversation to show who is in it, and what was said last. */
+const PREVIEW = 4;
 /** Kept of a conversation that nobody looks at. */
 const KEEP = 100;
 /** An answer to a `send` later than this means that the line only looks open. */
@@ -529,7 +531,7 @@ export class Chat {
     for (const conversation of this.book.list.slice(0, 20)) {
       if (conversation.messages.length > 0 || conversation.loaded !== 'some') continue;
       try {
-        const page = await api.messages(conversation.id, { limit: 1 });
+        const page = await api.messages(conversation.id, { limit: PREVIEW });
         if (conversation.messages.length === 0) for (const message of page) conversation.put(message);
       } catch {
         return;

@@ -181,25 +181,27 @@ function inlines(tokens: readonly Token[] | undefined, depth = 0): Inline[] {
   });
 }
 
-const NAMED: Readonly<Record<string, string>> = {
-  amp: '&',
-  lt: '<',
-  gt: '>',
-  quot: '"',
-  apos: "'",
-  nbsp: '\u00a0',
-  ndash: '–',
-  mdash: '—',
-  hellip: '…',
-  copy: '©',
-  euro: '€',
-};
+const NAMED = new Map(
+  Object.entries({
+    amp: '&',
+    lt: '<',
+    gt: '>',
+    quot: '"',
+    apos: "'",
+    nbsp: '\u00a0',
+    ndash: '–',
+    mdash: '—',
+    hellip: '…',
+    copy: '©',
+    euro: '€',
+  }),
+);
 
 /** Return `of` with character references as characters; it is drawn as text all the same. */
 function decode(of: string): string {
   if (!of.includes('&')) return of;
   return of.replace(/&(?:#(\d{1,7})|#[xX]([0-9a-fA-F]{1,6})|([a-zA-Z]{2,8}));/g, (all, dec, hex, name) => {
-    if (name !== undefined) return NAMED[name as string] ?? all;
+    if (name !== undefined) return NAMED.get(name as string) ?? all;
     const point = dec !== undefined ? Number(dec) : Number.parseInt(hex as string, 16);
     const valid = point > 0 && point <= 0x10ffff && !(point >= 0xd800 && point < 0xe000);
     return valid ? String.fromCodePoint(point) : '\ufffd';

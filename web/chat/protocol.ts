@@ -93,16 +93,18 @@ const isFields = (value: unknown): value is Fields =>
 const str = (value: unknown): value is string => typeof value === 'string';
 const num = (value: unknown): value is number => typeof value === 'number';
 
-const SHAPES: Readonly<Record<string, (f: Fields) => boolean>> = {
-  ready: (f) => num(f['n']),
-  reset: (f) => num(f['n']),
-  stored: (f) => str(f['id']) && str(f['message']) && num(f['n']),
-  state: (f) => str(f['message']) && str(f['state']) && num(f['n']),
-  typing: (f) => str(f['conversation']) && str(f['agent']) && typeof f['on'] === 'boolean',
-  draft: (f) => str(f['conversation']) && str(f['message']) && num(f['at']) && str(f['add']),
-  message: (f) => num(f['n']) && str(f['conversation']) && isMessage(f['message']),
-  error: (f) => str(f['code']) && str(f['problem']),
-};
+const SHAPES = new Map<string, (f: Fields) => boolean>(
+  Object.entries({
+    ready: (f: Fields) => num(f['n']),
+    reset: (f: Fields) => num(f['n']),
+    stored: (f: Fields) => str(f['id']) && str(f['message']) && num(f['n']),
+    state: (f: Fields) => str(f['message']) && str(f['state']) && num(f['n']),
+    typing: (f: Fields) => str(f['conversation']) && str(f['agent']) && typeof f['on'] === 'boolean',
+    draft: (f: Fields) => str(f['conversation']) && str(f['message']) && num(f['at']) && str(f['add']),
+    message: (f: Fields) => num(f['n']) && str(f['conversation']) && isMessage(f['message']),
+    error: (f: Fields) => str(f['code']) && str(f['problem']),
+  }),
+);
 
 function isMessage(value: unknown): value is Message {
   if (!isFields(value) || !isFields(value['from'])) return false;
@@ -119,7 +121,7 @@ export function readEvent(data: unknown): ServerEvent | undefined {
     return undefined;
   }
   if (!isFields(value) || !str(value['t'])) return undefined;
-  return SHAPES[value['t']]?.(value) ? (value as ServerEvent) : undefined;
+  return SHAPES.get(value['t'])?.(value) ? (value as ServerEvent) : undefined;
 }
 
 /** Return how many characters at the end of `text` are over the limit. */

@@ -1,0 +1,134 @@
+import { describe, expect, it } from 'vitest';
+
+import { Book } from './book.svelte';
+import type { Message } from './protocol';
+
+let clock = 1000;
+const message = (id: string, more: Partial<Message> = {}): Message => ({
+  id,
+  from: { kind: 'agent', name: 'concierge' },
+  text: `text of ${id}`,
+  reply_to: null,
+  answers: [],
+  at: (clock += 1),
+  ...more,
+});
+const own = (id: string, more: Partial<Message> = {}): Message =>
+  message(id, { from: { kind: 'person', name: 'Ada' }, state: 'stored', ...more });
+const ids = (book: Book): string[] => book.of('c').messages.map(({ id }) => id);
+
+describe('ticks', () => {
+  it('tell the state that was heard, and never go back', () => {
+    const book = new Book();
+    book.hear({ t: 'message', n: 1, conversation: 'c', message: own('m') });
+    const tick = (): string => book.of('c').tick(book.of('c').messages[0] as Message);
+    expect(tick()).toBe('ready');
+    book.hear({ t: 'state', message: 'm', state: 'seen', n: 3 });
+    expect(tick()).toBe('shown');
+    book.hear({ t: 'state', message: 'm', state: 'delivered', n: 2 });
+    expect(tick()).toBe('shown');
+    book.hear({ t: 'message', n: 4, conversation: 'c', message: message('a', { answers: ['m'] }) });
+    expect(tick()).toBe('done');
+  });
+
+  it('say when nothing was delivered', () => {
+    const book = new Book();
+    book.hear({ t: 'message', n: 1, conversation: 'c', message: own('m') });
+    book.hear({ t: 'state', message: 'm', state: 'failed', n: 2 });
+    expect(book.of('c').tick(book.of('c').messages[0] as Message)).toBe('dead');
+  });
+});
+
+describe('events and pages', () => {
+  it('hold each message once, whatever order they come in', () => {
+    const book = new Book();
+    const [a, b, c] = [message('a'), message('b'), message('c')];
+    book.hear({ t: 'message', n: 3, conversation: 'c', message: c });
+    book.of('c').putPage([a, b], { isNewest: true, limit: 50 });
+    expect(ids(book)).toEqual(['a', 'b', 'c']);
+    expect(book.hear({ t: 'message', n: 3, conversation: 'c', message: c })).toBeUndefined();
+    expect(ids(book)).toEqual(['a', 'b', 'c']);
+    expect(book.of('c').hasOlder).toBe(false);
+  });
+
+  it('keep what came while the page was asked for, and no gap', () => {
+    const book = new Book();
+    const old = message('old');
+    book.of('c').put(old);
+    const page = [message('x'), message('y')];
+    const late = message('late');
+    book.of('c').put(late);
+    book.of('c').putPage(page, { isNewest: true, limit: 2 });
+    expect(ids(book)).toEqual(['x', 'y', 'late']);
+    book.of('c').putPage([old], { isNewest: false, limit: 2 });
+    expect(ids(book)).toEqual(['old', 'x', 'y', 'late']);
+  });
+
+  it('take an edit in its place', () => {
+    const book = new Book();
+    book.hear({ t: 'message', n: 1, conversation: 'c', message: message('a') });
+    book.hear({ t: 'message', n: 2, conversation: 'c', message: message('b') });
+    book.hear({ t: 'message', n: 3, conversation: 'c', message: message('a', { text: 'changed' }) });
+    expect(book.of('c').messages.map(({ text }) => text)).toEqual(['changed', 'text of b']);
+  });
+
+  it('resume after the last event', () => {
+    const book = new Book();
+    book.hear({ t: 'message', n: 5, conversation: 'c', message: message('a') });
+    book.hear({ t: 'state', message: 'a', state: 'seen', n: 4 });
+    expect(book.n).toBe(5);
+    book.hear({ t: 'ready', n: 9 });
+    expect(book.n).toBe(9);
+  });
+
+  it('forget all but the end', () => {
+    const book = new Book();
+    for (let i = 0; i < 120; i += 1) book.of('c').put(message(`m${i}`));
+    book.of('c').hasOlder = false;
+    book.of('c').trim(100);
+    expect(book.of('c').messages).toHaveLength(100);
+    expect(book.of('c').messages[0]?.id).toBe('m20');
+    expect(book.of('c').hasOlder).toBe(true);
+  });
+});
+
+describe('drafts', () => {
+  it('are replaced by the message of their id', () => {
+    const book = new Book();
+    book.hear({ t: 'typing', conversation: 'c', agent: 'scribe', on: true });
+    book.hear({ t: 'draft', conversation: 'c', message: 'a', at: 0, add: 'Hel' });
+    expect([...book.of('c').drafts.values()].map(({ agent, text }) => [agent, text])).toEqual([
+      ['scribe', 'Hel'],
+    ]);
+    book.hear({ t: 'message', n: 1, conversation: 'c', message: message('a', { text: 'Hello' }) });
+    expect(book.of('c').drafts.size).toBe(0);
+    book.hear({ t: 'draft', conversation: 'c', message: 'a', at: 3, add: 'lo' });
+    expect(book.of('c').drafts.size).toBe(0);
+  });
+
+  it('are gone after a cut, unless they are named again', () => {
+    const book = new Book();
+    book.hear({ t: 'draft', conversation: 'c', message: 'a', at: 0, add: 'one' });
+    book.hear({ t: 'draft', conversation: 'c', message: 'b', at: 0, add: 'two' });
+    book.doubt();
+    book.hear({ t: 'draft', conversation: 'c', message: 'b', at: 0, add: 'two more' });
+    book.settle();
+    expect([...book.of('c').drafts.keys()]).toEqual(['b']);
+    expect(book.of('c').drafts.get('b')?.text).toBe('two more');
+  });
+
+  it('nobody works for ever', () => {
+    let now = 0;
+    const book = new Book(() => now);
+    book.hear({ t: 'typing', conversation: 'c', agent: 'scribe', on: true });
+    now = 5000;
+    book.hear({ t: 'typing', conversation: 'c', agent: 'scribe', on: true });
+    expect(book.of('c').working.get('scribe')?.since).toBe(0);
+    now = 16_000;
+    book.expire(12_000);
+    expect(book.of('c').working.size).toBe(1);
+    now = 17_001;
+    book.expire(12_000);
+    expect(book.of('c').working.size).toBe(0);
+  });
+});
