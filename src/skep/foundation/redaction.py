@@ -1,25 +1,52 @@
 """Take secrets out of text that leaves for a terminal, a log or a report.
 
-A second line of defence: what is secret is kept out of such text in the first place.
+Source: secrets and providers, section S2. A second line of defence: what is secret is kept out of such
+text in the first place. It knows live values in every form they may take on the way, and, without knowing
+any value, what a secret looks like: servers repeat parts of keys in their answers.
 """
 
 from __future__ import annotations
 
+import base64
+import json
+import logging
 import re
-from typing import Final
+import sys
+import threading
+import traceback
+import urllib.parse
+import warnings
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
-__all__ = ["MASK", "redact"]
+from skep.foundation.secret import Secret
+
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = ["MASK", "MIN_MATCHED", "Redactor", "redact"]
 
 MASK: Final = "***"
+MIN_MATCHED: Final = 6
+"""Shorter values are not looked for: that would blank ordinary words."""
+_MAX_WRAPPED: Final = 1024
+"""Longest value that is also looked for with line breaks anywhere in it, in characters."""
 
-_PATTERNS: Final = (
-    re.compile(r"(?i)(bearer\s+)[\w.~+/=-]{8,}"),
-    re.compile(r"(?i)(#once=)[\w-]+"),
-    re.compile(
-        r"(?i)((?:secret|token|password|passwd|api[_-]?key|authorization)[\"']?\s*[:=]\s*[\"']?)[^\s\"',}]{4,}"
-    ),
-    re.compile(r"()\b(?:sk|pk|ghp|gho|xox[abps])[-_][\w-]{12,}"),
+_PATTERNS: Final = tuple(
+    re.compile(pattern, re.DOTALL)
+    for pattern in (
+        r"()-----BEGIN [A-Z ]*PRIVATE KEY[A-Z ]*-----.*?(?:-----END [A-Z ]*-----|\Z)",
+        r"((?i:bearer|basic)\s+)[\w.~+/=*-]{8,}",
+        r"(#once=)[\w-]+",
+        r"()\bAGE-SECRET-KEY-[\w-]+",
+        r"()\b(?:hv[sbr]|st|ey[JK])\.[\w.~+/=*-]{8,}",
+        r"()\beyJ[\w-]{5,}\.[\w-]+(?:\.[\w-]*)?",
+        r"()\b(?:sk|pk|rk|ghp|gho|ghs|xox[abps])[-_][\w*.-]{6,}",
+        r"((?i:secret|token|passw(?:or)?d|api[_-]?key|authorization|\bkey)[\"']?\s*[:=]\s*[\"']?)[^\s\"',&}]{4,}",
+    )
 )
+_LONG_RUN: Final = re.compile(r"[A-Za-z0-9+/_=-]{32,}")
+_HEX: Final = re.compile(r"[0-9a-fA-F]{32,}")
 
 
 def redact(text: str, *, known: tuple[str, ...] = ()) -> str:
@@ -29,4 +56,117 @@ def redact(text: str, *, known: tuple[str, ...] = ()) -> str:
             text = text.replace(secret, MASK)
     for pattern in _PATTERNS:
         text = pattern.sub(rf"\g<1>{MASK}", text)
-    return text
+    return _LONG_RUN.sub(_mask_run, text)
+
+
+def _mask_run(match: re.Match[str]) -> str:
+    """Mask a long run that is hex or looks random; leave paths and long words."""
+    run = match[0]
+    kinds = (str.isupper, str.islower, str.isdigit)
+    looks_random = all(any(kind(character) for character in run) for kind in kinds)
+    return MASK if looks_random or _HEX.search(run) else run
+
+
+class Redactor:
+    """Knows every live value, and rewrites text without them."""
+
+    def __init__(self) -> None:
+        self._forms: set[str] = set()
+        self._pattern: re.Pattern[str] | None = None
+
+    def add(self, *secrets: Secret) -> None:
+        """Look for these values from now on, in each form of section S2."""
+        for secret in secrets:
+            text = secret.reveal()
+            parts = {text, text.strip(), *text.splitlines()}
+            for part in parts:
+                if len(part) >= MIN_MATCHED:
+                    self._forms.update(_patterns_of(part))
+        ordered = sorted(self._forms, key=len, reverse=True)
+        self._pattern = re.compile("|".join(ordered)) if ordered else None
+
+    def known(self, text: str) -> str:
+        """Return `text` without live values: the last pass of a report."""
+        return self._pattern.sub(MASK, text) if self._pattern else text
+
+    def scrub(self, text: str) -> str:
+        """Return `text` without live values and without what looks like a secret."""
+        return redact(self.known(text))
+
+    def install(self, stderr: TextIO | None = None) -> None:
+        """Rewrite what this process logs, warns of and dies of, until it ends."""
+        out = stderr or sys.stderr
+        sys.excepthook = lambda _kind, error, _trace: self._say(out, error)
+        threading.excepthook = lambda args: self._say(out, args.exc_value)
+        warnings.showwarning = self._show_warning(out)
+        make = logging.getLogRecordFactory()
+        logging.setLogRecordFactory(self._record_factory(make))
+        for name in ("httpx", "httpx2", "httpcore", "hvac", "urllib3"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+
+    def loop_handler(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Handle what an event loop could not hand to anybody: one scrubbed line."""
+        error = context.get("exception")
+        self._say(sys.stderr, error if isinstance(error, BaseException) else None, str(context["message"]))
+
+    def _say(self, out: TextIO, error: BaseException | None, message: str = "") -> None:
+        lines: Iterable[str] = traceback.format_exception(error) if error is not None else ()
+        out.write(self.scrub("".join(lines) or message + "\n"))
+
+    def _show_warning(self, out: TextIO) -> Callable[..., None]:
+        def show(
+            message: Warning | str, category: type[Warning], filename: str, line: int, *_: object
+        ) -> None:
+            out.write(self.scrub(warnings.formatwarning(message, category, filename, line)))
+
+        return show
+
+    def _record_factory(self, make: Callable[..., logging.LogRecord]) -> Callable[..., logging.LogRecord]:
+        def record(*args: object, **words: object) -> logging.LogRecord:
+            made = make(*args, **words)
+            try:
+                made.msg, made.args = self.scrub(made.getMessage()), ()
+            except (TypeError, ValueError):
+                made.msg, made.args = self.scrub(str(made.msg)), ()
+            if made.exc_info and made.exc_info[1] is not None:
+                made.exc_text = self.scrub("".join(traceback.format_exception(made.exc_info[1])))
+                made.exc_info = None
+            return made
+
+        return record
+
+
+def _patterns_of(text: str) -> set[str]:
+    """Return a pattern for each form of a value, written as itself or by a program on the way."""
+    raw = text.encode("utf-8", "surrogatepass")
+    quoted = urllib.parse.quote(raw, safe="")
+    forms = {
+        text,
+        quoted,
+        urllib.parse.quote(raw),
+        urllib.parse.quote_plus(raw),
+        re.sub(r"%[0-9A-F]{2}", lambda match: match[0].lower(), quoted),
+        json.dumps(text)[1:-1],
+        json.dumps(text, ensure_ascii=False)[1:-1],
+        json.dumps(json.dumps(text)[1:-1])[1:-1],
+        repr(text)[1:-1],
+        repr(raw)[2:-1],
+        text.replace("'", "'\\''"),
+        text.replace("'", "'\"'\"'"),
+        text.replace("\\", "\\\\").replace("'", "\\'"),
+        re.sub(r'(["\\$`])', r"\\\1", text),
+        re.sub(r"([^A-Za-z0-9_@%+=:,./-])", r"\\\1", text),
+        raw.hex(),
+        raw.hex().upper(),
+    }
+    for shift in range(3):  # base64 of a text that holds the value looks different at each of three places
+        coded = base64.b64encode(b"\0" * shift + raw)
+        inside = coded[(0, 2, 3)[shift] : -4 if coded.endswith(b"=") else None].decode()
+        if shift == 0:
+            forms |= {coded.decode().rstrip("="), base64.urlsafe_b64encode(raw).decode().rstrip("=")}
+        if len(inside) >= MIN_MATCHED:
+            forms |= {inside, inside.replace("+", "-").replace("/", "_")}
+    patterns = {re.escape(form) for form in forms}
+    if len(text) <= _MAX_WRAPPED:
+        patterns.add(r"(?:\\?\r?\n[ \t]*)?".join(map(re.escape, text)))
+    return patterns
