@@ -129,6 +129,7 @@ class Deliveries:
         self._platforms: Final = platforms
         self._lanes: Final[dict[tuple[str, str], _Lane]] = {}
         self._acked: list[int] = []
+        self._forgetting: Final[set[int]] = set()  # acknowledged, and still in the table
         self._moved: set[_Lane] = set()
         self._is_flush_due = False
         self._tasks: Final = TaskSet(on_error=_unexpected)
@@ -205,6 +206,7 @@ class Deliveries:
         if lane.receiver is not None and lane.receiver is not receiver:
             lane.receiver.in_flight.pop(buffer_id, None)
         self._acked.append(sent.delivery_id)
+        self._forgetting.add(sent.delivery_id)
         self._moved.add(lane)
         if not self._is_flush_due:
             self._is_flush_due = True
@@ -273,7 +275,10 @@ class Deliveries:
                     break
                 now_ms = self._clock.monotonic_ms()
                 for delivery_id, event in rows:
-                    self._hand_over(lane, receiver, delivery_id, event, now_ms=now_ms)
+                    if delivery_id in self._forgetting:
+                        lane.cursor = delivery_id
+                    else:
+                        self._hand_over(lane, receiver, delivery_id, event, now_ms=now_ms)
                 if len(rows) < room and not lane.has_missed:
                     lane.is_behind = False
                     break
@@ -304,8 +309,8 @@ class Deliveries:
             self._store.write(partial(self._take_acked, acked)).add_done_callback(
                 partial(self._acks_written, acked)
             )
-        except SkepError:
-            _log.warning("acknowledgements_not_written", count=len(acked))  # the gateway gets them again
+        except SkepError:  # closed: the gateway gets them again from the next process
+            _log.warning("acknowledgements_not_written", count=len(acked))
 
     def _take_acked(self, acked: list[int], tx: ConnectorTx) -> None:
         for delivery_id in acked:
@@ -318,6 +323,8 @@ class Deliveries:
         if not future.cancelled() and (error := future.exception()) is not None:
             _log.warning("acknowledgements_not_written", count=len(acked), problem=type(error).__name__)
             asyncio.get_running_loop().call_later(_RETRY_S, self._write_acks, acked)
+        else:
+            self._forgetting.difference_update(acked)
 
     def _gone(self, taken: TakenRow) -> None:
         lane = self._lanes.get((taken.tenant, taken.instance))

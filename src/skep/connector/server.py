@@ -104,6 +104,7 @@ async def run_connector(settings: Settings, home: Home, clock: Clock, stop: asyn
 
         app = web.Application(client_max_size=MAX_BODY_BYTES)
         sock = _listen(host, port)
+        stack.callback(sock.close)
         real_port = sock.getsockname()[1]
         site = Site.of(host=host, port=real_port, public_url=chosen.public_url)
         api = WebApi(
@@ -121,7 +122,9 @@ async def run_connector(settings: Settings, home: Home, clock: Clock, stop: asyn
         stack.push_async_callback(runner.cleanup)
         stack.push_async_callback(sessions.close)
         stack.push_async_callback(api.close)
-        await web.SockSite(runner, sock, backlog=512).start()
+        site_on_port = web.SockSite(runner, sock, backlog=512)
+        await site_on_port.start()
+        stack.push_async_callback(site_on_port.stop)
 
         management = Management(
             store=store,

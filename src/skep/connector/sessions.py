@@ -114,7 +114,7 @@ class Sessions:
 
     def is_connected(self, gateway_id: str) -> bool:
         """Whether a gateway has a socket that said hello."""
-        return any(s.gateway.gateway_id == gateway_id and s.identities for s in self._open)
+        return any(s.gateway.gateway_id == gateway_id and s.has_greeted for s in self._open)
 
     def revoke(self, gateway_id: str) -> None:
         """Close every socket of a gateway as unauthorized."""
@@ -178,6 +178,11 @@ class RelaySession(Receiver):
     def in_flight(self) -> dict[str, Sent]:
         """What it was given and has not acknowledged, oldest first."""
         return self._in_flight
+
+    @property
+    def has_greeted(self) -> bool:
+        """Whether it said hello."""
+        return self._hellos > 0
 
     @property
     def is_skep(self) -> bool:

@@ -24,6 +24,9 @@ __all__ = ["RelayUpgrade", "secret_name"]
 
 HEARTBEAT_S: Final = 20.0
 LOOKUP_WITHIN_S: Final = 5.0
+MAX_MESSAGE_BYTES: Final = 2 * MAX_LINE_BYTES
+"""A line that is too long is skipped; only a message that is far too long ends the session."""
+
 _log = get_logger(part="relay")
 
 
@@ -42,7 +45,11 @@ class RelayUpgrade:
 
     async def _upgrade(self, request: web.Request) -> web.StreamResponse:
         socket = web.WebSocketResponse(
-            compress=False, heartbeat=HEARTBEAT_S, max_msg_size=MAX_LINE_BYTES, timeout=1.0, decode_text=False
+            compress=False,
+            heartbeat=HEARTBEAT_S,
+            max_msg_size=MAX_MESSAGE_BYTES,
+            timeout=1.0,
+            decode_text=False,
         )
         if not socket.can_prepare(request):
             raise WireError("this is a WebSocket")

@@ -1,0 +1,559 @@
+"""The web chat's API, against the control protocol, sections 11 and 13, and reliability, section 3.2."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from skep.foundation.clock import ManualClock
+from skep.foundation.errors import SkepError
+from support.edge import CONTROL, Edge, running_edge
+
+LIMIT = 64 * 1024
+SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
+
+
+@pytest.fixture
+async def edge(tmp_path: Path) -> AsyncIterator[Edge]:
+    """A connector that knows `gw-local`."""
+    async with running_edge(tmp_path / "home") as edge:
+        await edge.ensure()
+        yield edge
+
+
+@pytest.fixture
+async def who(edge: Edge) -> dict[str, str]:
+    """The owner, signed in as a terminal is."""
+    return await edge.bearer()
+
+
+@pytest.fixture
+async def conversation(edge: Edge, who: dict[str, str]) -> str:
+    """A conversation of the owner's."""
+    return await edge.conversation(who)
+
+
+async def _problem(answer: aiohttp.ClientResponse) -> tuple[int, str]:
+    """Return status and code; the body must have the one shape of an error."""
+    body = await answer.json()
+    assert set(body) == {"ok", "code", "problem", "hint"}
+    assert body["ok"] is False
+    return answer.status, body["code"]
+
+
+# Sign-in.
+
+
+async def test_browser_signs_in_once_with_a_hard_cookie(edge: Edge) -> None:
+    """HttpOnly, SameSite=Strict, Path=/, no Domain; the name has no prefix on plain http."""
+    body = {"once": await edge.code()}
+    async with edge.http.post(f"{edge.url}/api/session", json=body, headers=SAME_ORIGIN) as answer:
+        assert answer.status == 204
+        cookie = answer.headers["Set-Cookie"]
+    name, *attributes = [part.strip() for part in cookie.split(";")]
+    assert name.startswith("skep_chat=")
+    assert {"HttpOnly", "SameSite=Strict", "Path=/", "Max-Age=2592000"} <= set(attributes)
+    assert not any(part.startswith(("Domain", "Secure")) for part in attributes)
+    async with edge.http.get(f"{edge.url}/api/me", headers={"Cookie": name}) as answer:
+        assert await answer.json() == {"account": "owner", "name": "owner"}
+
+
+async def test_public_https_url_gives_the_host_prefix(tmp_path: Path) -> None:
+    """Secure and `__Host-` whenever people come over https; and its own name is answered."""
+    async with running_edge(tmp_path / "home", public_url="https://chat.example") as edge:
+        made = await edge.call(CONTROL.WEB_CODE, CONTROL.WebCodeArgs())
+        assert made.url == f"https://chat.example/#once={made.code}"
+        headers = {"Host": "chat.example", "Origin": "https://chat.example"}
+        async with edge.http.post(
+            f"{edge.url}/api/session", json={"once": made.code}, headers=headers
+        ) as answer:
+            assert answer.headers["Set-Cookie"].startswith("__Host-skep_chat=")
+            assert "Secure" in answer.headers["Set-Cookie"]
+            assert "max-age" in answer.headers["Strict-Transport-Security"]
+
+
+async def test_bo_07_code_works_once(edge: Edge) -> None:
+    """Used, wrong and expired say which they are; none of them signs anybody in."""
+    used = await edge.code()
+    codes = [used, used, "AAAAAAAAAAAAAAAAAAAAAA"]
+    told: list[tuple[int, str | None]] = []
+    for once in codes:
+        async with edge.http.post(f"{edge.url}/api/session", json={"once": once, "bearer": True}) as answer:
+            told.append((answer.status, (await answer.json()).get("code")))
+    assert told == [(200, None), (401, "web.code_used"), (401, "web.code_wrong")]
+
+
+async def test_bo_07_code_expires(tmp_path: Path) -> None:
+    """At the end of its life, not after it."""
+    clock = ManualClock()
+    async with running_edge(tmp_path / "home", clock=clock) as edge:
+        codes = [await edge.code(ttl_s=60) for _ in range(2)]
+        told: list[int] = []
+        for once, wait_ms in zip(codes, (59_999, 1), strict=True):
+            clock.advance(wait_ms)
+            body = {"once": once, "bearer": True}
+            async with edge.http.post(f"{edge.url}/api/session", json=body) as answer:
+                told.append(answer.status)
+        assert told == [200, 401]
+
+
+async def test_bo_07_code_in_a_query_string_signs_nobody_in(edge: Edge) -> None:
+    """It is read from a body only, and stays usable."""
+    once = await edge.code()
+    async with edge.http.get(f"{edge.url}/?once={once}") as answer:
+        assert "Set-Cookie" not in answer.headers
+    async with edge.http.post(f"{edge.url}/api/session?once={once}", headers=SAME_ORIGIN) as answer:
+        assert answer.status == 415
+    async with edge.http.post(f"{edge.url}/api/session", json={"once": once, "bearer": True}) as answer:
+        assert answer.status == 200
+
+
+async def test_bo_07_foreign_host_is_421(edge: Edge) -> None:
+    """Its own name and port, and no other: not `localhost`, not another port."""
+    for host in ("evil.example", f"localhost:{edge.port}", "127.0.0.1", "127.0.0.1:1"):
+        async with edge.http.get(f"{edge.url}/", headers={"Host": host}) as answer:
+            assert await _problem(answer) == (421, "web.host")
+
+
+async def test_bo_07_dashboards_cookie_is_not_a_session_here(edge: Edge) -> None:
+    """A cookie of another name means nothing."""
+    headers = {"Cookie": "skep_dashboard=AAAAAAAAAAAAAAAAAAAAAA"}
+    async with edge.http.get(f"{edge.url}/api/me", headers=headers) as answer:
+        assert await _problem(answer) == (401, "web.sign_in")
+
+
+async def test_signing_out_ends_the_session_and_its_tabs(edge: Edge, who: dict[str, str]) -> None:
+    """Server-side, at once; another session of the account goes on."""
+    other = await edge.bearer()
+    tab, kept = await edge.ready_tab(who), await edge.ready_tab(other)
+    async with edge.http.delete(f"{edge.url}/api/session", headers=who) as answer:
+        assert answer.status == 204
+    assert (await tab.socket.receive(timeout=5)).data == 4401
+    assert await kept.hears_nothing()
+    async with edge.http.get(f"{edge.url}/api/me", headers=who) as answer:
+        assert answer.status == 401
+
+
+async def test_session_ends_after_thirty_idle_days(tmp_path: Path) -> None:
+    """Each use keeps it alive."""
+    clock = ManualClock()
+    day_ms = 86_400_000
+    async with running_edge(tmp_path / "home", clock=clock) as edge:
+        who = await edge.bearer()
+        told: list[int] = []
+        for days in (29, 29, 31):
+            clock.advance(days * day_ms)
+            async with edge.http.get(f"{edge.url}/api/me", headers=who) as answer:
+                told.append(answer.status)
+        assert told == [200, 200, 401]
+
+
+async def test_codes_and_sessions_are_kept_as_hashes_only(edge: Edge, who: dict[str, str]) -> None:
+    """Neither is anywhere in the data directory, nor is the gateway's secret in the clear."""
+    code = await edge.code()
+    secrets = [code, who["Authorization"].split()[1], edge.secrets["gw-local"]]
+    written = b"".join(path.read_bytes() for path in edge.home.root.rglob("*") if path.is_file())
+    assert b"owner" in written
+    assert [secret for secret in secrets if secret.encode() in written] == []
+
+
+# Cross-site.
+
+CROSS_SITE: dict[str, dict[str, str]] = {
+    "cross-site": {"Sec-Fetch-Site": "cross-site"},
+    "another port": {"Sec-Fetch-Site": "same-site"},
+    "typed": {"Sec-Fetch-Site": "none"},
+    "foreign origin": {"Origin": "https://evil.example"},
+    "other port's origin": {"Origin": "http://127.0.0.1:1"},
+    "opaque origin": {"Origin": "null"},
+    "says nothing": {},
+}
+
+
+@pytest.mark.parametrize("headers", CROSS_SITE.values(), ids=CROSS_SITE.keys())
+async def test_wc_05_cross_site_requests_change_nothing(edge: Edge, headers: dict[str, str]) -> None:
+    """Every route that changes something, and the socket, refuse a cookie that comes from elsewhere."""
+    body = {"once": await edge.code()}
+    async with edge.http.post(f"{edge.url}/api/session", json=body, headers=SAME_ORIGIN) as answer:
+        cookie = {"Cookie": answer.headers["Set-Cookie"].split(";")[0]}
+    async with edge.http.post(
+        f"{edge.url}/api/conversations", json={"title": "mine"}, headers={**cookie, **SAME_ORIGIN}
+    ) as answer:
+        conversation = (await answer.json())["id"]
+    attack = {**cookie, **headers}
+    attempts = [
+        ("POST", "/api/session"),
+        ("DELETE", "/api/session"),
+        ("POST", "/api/conversations"),
+        ("PATCH", f"/api/conversations/{conversation}"),
+    ]
+    for method, path in attempts:
+        body = {"title": "theirs", "once": "x"}
+        async with edge.http.request(method, edge.url + path, json=body, headers=attack) as answer:
+            assert await _problem(answer) == (403, "web.cross_site")
+    with pytest.raises(aiohttp.WSServerHandshakeError) as raised:
+        await edge.http.ws_connect(f"{edge.url}/api/socket", headers=attack)
+    assert raised.value.status == 403
+    async with edge.http.get(f"{edge.url}/api/conversations", headers=cookie) as answer:
+        assert [row["title"] for row in await answer.json()] == ["mine"]
+
+
+async def test_wc_05_own_page_is_let_through_by_either_header(edge: Edge) -> None:
+    """The same requests, so that the refusals above are for the right reason."""
+    for headers in (SAME_ORIGIN, {"Origin": edge.url}):
+        body = {"once": await edge.code()}
+        async with edge.http.post(f"{edge.url}/api/session", json=body, headers=headers) as answer:
+            cookie = {"Cookie": answer.headers["Set-Cookie"].split(";")[0]}
+        async with edge.http.post(
+            f"{edge.url}/api/conversations", json={}, headers={**cookie, **headers}
+        ) as answer:
+            assert answer.status == 200
+        socket = await edge.http.ws_connect(f"{edge.url}/api/socket", headers={**cookie, **headers})
+        assert not socket.closed
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"])
+async def test_simple_form_bodies_are_refused(edge: Edge, who: dict[str, str], kind: str) -> None:
+    """Only `application/json` changes something."""
+    async with edge.http.post(
+        f"{edge.url}/api/conversations", data=b"{}", headers={**who, "Content-Type": kind}
+    ) as answer:
+        assert await _problem(answer) == (415, "web.unsupported_media")
+
+
+# Conversations and messages.
+
+
+async def test_conversations_are_listed_newest_first_and_named_by_their_first_words(
+    edge: Edge, who: dict[str, str]
+) -> None:
+    """Unread counts what others wrote since the person last looked."""
+    first, second = await edge.conversation(who), await edge.conversation(who)
+    gateway = await edge.gateway()
+    tab = await edge.ready_tab(who)
+    await tab.send(second, "  what is\nthis", client_id="a")
+    await tab.send(first, "x" * 100, client_id="b")
+    action = {"op": "send", "chat_id": second, "content": "hi", "metadata": {"scope_id": "local"}}
+    await gateway.do(action)
+    assert await _list(edge, who) == [(second, "what is", 1), (first, "x" * 59 + "…", 0)]
+
+    await tab.say(t="read", conversation=second)
+    change = {"title": "Named"}
+    async with edge.http.patch(f"{edge.url}/api/conversations/{first}", json=change, headers=who) as answer:
+        assert answer.status == 204
+    assert await _list(edge, who) == [(second, "what is", 0), (first, "Named", 0)]
+    async with edge.http.get(f"{edge.url}/api/conversations?before={second}", headers=who) as answer:
+        assert [row["id"] for row in await answer.json()] == [first]
+
+
+async def test_messages_are_paged_back(edge: Edge, who: dict[str, str], conversation: str) -> None:
+    """Newest last, from before a message."""
+    tab = await edge.ready_tab(who)
+    for i in range(5):
+        await tab.send(conversation, f"text {i}", client_id=f"w-{i}")
+    path = f"{edge.url}/api/conversations/{conversation}/messages"
+    async with edge.http.get(f"{path}?limit=2", headers=who) as answer:
+        page = await answer.json()
+    assert [message["text"] for message in page] == ["text 3", "text 4"]
+    async with edge.http.get(f"{path}?limit=100&before={page[0]['id']}", headers=who) as answer:
+        assert [message["text"] for message in await answer.json()] == ["text 0", "text 1", "text 2"]
+
+
+@pytest.mark.parametrize("limit", ["0", "101", "-1", "x", "1e2", "²"])
+async def test_bad_limit_is_refused(edge: Edge, who: dict[str, str], conversation: str, limit: str) -> None:
+    """Only 1 to 100, in plain digits."""
+    path = f"{edge.url}/api/conversations/{conversation}/messages"
+    async with edge.http.get(path, params={"limit": limit}, headers=who) as answer:
+        assert await _problem(answer) == (400, "web.bad_request")
+
+
+async def test_conversation_that_does_not_exist_is_404(edge: Edge, who: dict[str, str]) -> None:
+    """As is one of somebody else."""
+    async with edge.http.get(f"{edge.url}/api/conversations/c_x/messages", headers=who) as answer:
+        assert await _problem(answer) == (404, "web.not_found")
+    async with edge.http.patch(f"{edge.url}/api/conversations/c_x", json={}, headers=who) as answer:
+        assert await _problem(answer) == (404, "web.not_found")
+
+
+async def test_body_over_the_limit_is_413(edge: Edge, who: dict[str, str]) -> None:
+    """Before any JSON work."""
+    body = {"title": "x" * 300_000}
+    async with edge.http.post(f"{edge.url}/api/conversations", json=body, headers=who) as answer:
+        assert await _problem(answer) == (413, "web.too_large")
+
+
+# The socket.
+
+
+async def test_wc_01_resend_is_harmless(edge: Edge, who: dict[str, str], conversation: str) -> None:
+    """The same id again, also at the same time from two tabs: one message, the same answer, one delivery."""
+    gateway = await edge.gateway()
+    tabs = [await edge.ready_tab(who) for _ in range(2)]
+    first = await tabs[0].send(conversation, "hello")
+    assert await tabs[0].send(conversation, "hello") == first
+    assert await tabs[1].send(conversation, "hello") == first
+    assert len(await edge.messages(who, conversation)) == 1
+    await gateway.hear("inbound")
+    assert await gateway.hears_nothing()
+
+
+async def test_wc_02_each_tab_resumes_exactly(edge: Edge, who: dict[str, str], conversation: str) -> None:
+    """Three tabs, cut after each event and resumed: all events, each once, in order."""
+    gateway = await edge.gateway()
+    writer = await edge.ready_tab(who)
+    for i in range(4):
+        await writer.send(conversation, f"text {i}", client_id=f"w-{i}")
+        await gateway.ack(await gateway.hear("inbound"))
+        await writer.hear("state")
+    whole = await edge.tab(who)
+    events: list[dict[str, Any]] = []
+    while (told := await whole.hear())["t"] != "ready":
+        events.append(told)
+    assert [event["n"] for event in events] == list(range(1, 9))
+    for cut in range(9):
+        tabs = [await edge.tab(who, n=cut) for _ in range(3)]
+        for tab in tabs:
+            rest: list[dict[str, Any]] = []
+            while (told := await tab.hear())["t"] != "ready":
+                rest.append(told)
+            assert rest == events[cut:]
+            assert told["n"] == 8
+        for tab in tabs:
+            await tab.socket.close()
+
+
+async def test_wc_02_nothing_is_lost_while_events_flow(
+    edge: Edge, who: dict[str, str], conversation: str
+) -> None:
+    """Tabs that come and go while messages are written see each event once."""
+    writer = await edge.ready_tab(who)
+    seen: list[list[int]] = [[], [], []]
+
+    async def write() -> None:
+        for i in range(25):
+            await writer.send(conversation, f"text {i}", client_id=f"w-{i}")
+
+    async def watch(numbers: list[int]) -> None:
+        while len(numbers) < 25:
+            tab = await edge.tab(who, n=numbers[-1] if numbers else 0)
+            for _ in range(4):
+                told = await tab.hear()
+                if told["t"] == "message":
+                    numbers.append(told["n"])
+                if len(numbers) == 25:
+                    break
+            await tab.socket.close()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(write())
+        for numbers in seen:
+            group.create_task(watch(numbers))
+    assert seen == [list(range(1, 26))] * 3
+
+
+async def test_other_tabs_see_the_message_where_the_sender_sees_stored(
+    edge: Edge, who: dict[str, str], conversation: str
+) -> None:
+    """One event, two forms, one number."""
+    sender, other = await edge.ready_tab(who), await edge.ready_tab(who)
+    stored = await sender.send(conversation, "hello", client_id="w-7")
+    told = await other.hear()
+    assert (told["t"], told["n"], told["message"]["id"]) == ("message", stored["n"], stored["message"])
+    assert told["message"]["from"] == {"kind": "person", "name": "owner"}
+    assert (told["message"]["client_id"], told["message"]["state"]) == ("w-7", "stored")
+
+
+async def test_wc_03_ticks_are_never_ahead_of_the_truth(
+    edge: Edge, who: dict[str, str], conversation: str
+) -> None:
+    """`delivered` only after the gateway's ack, `seen` only after its `seen`; nothing goes back."""
+    gateway = await edge.gateway()
+    tab = await edge.ready_tab(who)
+    stored = await tab.send(conversation, "hello")
+    inbound = await gateway.hear("inbound")
+    assert await tab.hears_nothing()
+    assert (await edge.messages(who, conversation))[0]["state"] == "stored"
+
+    await gateway.ack(inbound)
+    assert (await tab.hear())["state"] == "delivered"
+    assert await tab.hears_nothing()
+
+    seen = {
+        "op": "seen",
+        "chat_id": conversation,
+        "message_ids": [stored["message"]],
+        "metadata": {"scope_id": "local"},
+    }
+    await gateway.do(seen)
+    assert (await tab.hear())["state"] == "seen"
+    await gateway.ack(inbound)
+    assert await tab.hears_nothing()
+    assert (await edge.messages(who, conversation))[0]["state"] == "seen"
+
+
+async def test_wc_04_stop_reaches_the_gateway_with_its_own_key(
+    edge: Edge, who: dict[str, str], conversation: str
+) -> None:
+    """The key is the one that the gateway builds for the chat's last source, in its own form."""
+    tab = await edge.ready_tab(who)
+    await tab.send(conversation, "hello")
+    keys: list[str] = []
+    for is_skep in (True, False):
+        gateway = await edge.gateway(is_skep=is_skep)
+        await tab.say(t="stop", conversation=conversation)
+        interrupt = await gateway.hear("interrupt_inbound", within=1.0)
+        assert interrupt["chat_id"] == conversation
+        keys.append(interrupt["session_key"])
+    assert keys == [f"agent:main:web:dm:local:{conversation}", f"agent:main:relay:dm:{conversation}"]
+
+
+async def test_stop_without_a_gateway_says_so(edge: Edge, who: dict[str, str], conversation: str) -> None:
+    """And of a conversation that is not one's own, nothing."""
+    tab = await edge.ready_tab(who)
+    await tab.send(conversation, "hello")
+    told: list[str] = []
+    for target in (conversation, "c_x"):
+        await tab.say(t="stop", conversation=target)
+        told.append((await tab.hear("error"))["code"])
+    assert told == ["connector.away", "web.not_found"]
+
+
+SIZES = {"ascii": "x", "two bytes": "é", "four bytes": "🐝"}
+
+
+@pytest.mark.parametrize("letter", SIZES.values(), ids=SIZES.keys())
+async def test_text_of_64_kib_is_taken_and_one_byte_more_is_not(
+    edge: Edge, who: dict[str, str], conversation: str, letter: str
+) -> None:
+    """Counted in bytes of UTF-8."""
+    gateway = await edge.gateway()
+    tab = await edge.ready_tab(who)
+    text = letter * (LIMIT // len(letter.encode()))
+    assert (await tab.send(conversation, text, client_id="a"))["t"] == "stored"
+    assert (await gateway.hear("inbound"))["event"]["text"] == text
+    refused = await tab.send(conversation, text + "x", client_id="b")
+    assert (refused["t"], refused["ok"], refused["code"], refused["id"]) == (
+        "error",
+        False,
+        "web.too_large",
+        "b",
+    )
+    assert len(await edge.messages(who, conversation)) == 1
+
+
+BAD_MESSAGES = {
+    "not JSON": "{nope",
+    "a list": "[]",
+    "null": "null",
+    "unknown kind": '{"t":"surprise"}',
+    "no kind": "{}",
+    "field of a wrong type": '{"t":"send","id":1,"conversation":"c","text":"x"}',
+    "no id": '{"t":"send","id":"","conversation":"c","text":"x"}',
+    "id too long": json.dumps({"t": "send", "id": "x" * 65, "conversation": "c", "text": "x"}),
+    "lone surrogate": '{"t":"send","id":"a","conversation":"c","text":"\\ud800"}',
+    "nested deep": "[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("data", BAD_MESSAGES.values(), ids=BAD_MESSAGES.keys())
+async def test_bad_message_is_answered_and_ends_nothing(
+    edge: Edge, who: dict[str, str], conversation: str, data: str
+) -> None:
+    """The socket goes on."""
+    tab = await edge.ready_tab(who)
+    await tab.socket.send_str(data)
+    assert (await tab.hear())["code"] == "web.bad_message"
+    assert (await tab.send(conversation, "hello"))["t"] == "stored"
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "code"), [(" \n", None, "web.empty"), ("x", "c_x", "web.not_found")]
+)
+async def test_refused_words_are_not_kept(
+    edge: Edge, who: dict[str, str], conversation: str, text: str, target: str | None, code: str
+) -> None:
+    """And the answer says why."""
+    tab = await edge.ready_tab(who)
+    assert (await tab.send(target or conversation, text))["code"] == code
+    assert await edge.messages(who, conversation) == []
+
+
+async def test_message_over_256_kib_closes_this_socket_only(edge: Edge, who: dict[str, str]) -> None:
+    """1009, and the other tab goes on."""
+    tab, other = await edge.ready_tab(who), await edge.ready_tab(who)
+    await tab.socket.send_str("x" * (256 * 1024 + 1))
+    assert (await tab.socket.receive(timeout=5)).data == 1009
+    assert await other.hears_nothing()
+
+
+async def test_first_message_must_be_resume(edge: Edge, who: dict[str, str], conversation: str) -> None:
+    """And a second one is refused."""
+    socket = await edge.http.ws_connect(f"{edge.url}/api/socket", headers=who)
+    await socket.send_json({"t": "send", "id": "a", "conversation": conversation, "text": "x"})
+    assert (await socket.receive_json(timeout=5))["code"] == "web.resume_first"
+    tab = await edge.ready_tab(who)
+    await tab.say(t="resume", n=0)
+    assert (await tab.hear())["code"] == "web.resume_first"
+
+
+async def test_tab_of_another_database_starts_afresh(
+    edge: Edge, who: dict[str, str], conversation: str
+) -> None:
+    """A number that was never given means that the tab knows another past."""
+    await (await edge.ready_tab(who)).send(conversation, "hello")
+    tab = await edge.tab(who, n=900)
+    assert [(await tab.hear())["t"] for _ in range(2)] == ["reset", "ready"]
+    assert tab.n == 1
+
+
+async def test_thirty_messages_a_minute(edge: Edge, who: dict[str, str], conversation: str) -> None:
+    """One more is refused with the time to wait, and can be sent again."""
+    tab = await edge.ready_tab(who)
+    told = [await tab.send(conversation, "x", client_id=f"w-{i}") for i in range(31)]
+    assert [event["t"] for event in told[:30]] == ["stored"] * 30
+    assert told[30]["code"] == "web.rate_limited"
+    assert 0 < told[30]["retry_after_ms"] <= 2_000
+
+
+async def test_account_that_is_bound_to_nobody_is_told(
+    edge: Edge, who: dict[str, str], conversation: str
+) -> None:
+    """Nothing is stored that no gateway would ever get."""
+    await edge.call(CONTROL.GATEWAY_REVOKE, CONTROL.GatewayRevokeArgs(gateway_id="gw-local"))
+    tab = await edge.ready_tab(who)
+    assert (await tab.send(conversation, "hello"))["code"] == "web.not_bound"
+    assert await edge.messages(who, conversation) == []
+    await edge.ensure()
+    assert (await tab.send(conversation, "hello"))["t"] == "stored"
+
+
+async def test_message_that_was_given_up_says_so(tmp_path: Path) -> None:
+    """A mark where it stands, and words."""
+    async with running_edge(tmp_path / "home", buffer_events=1) as edge:
+        who = await edge.bearer()
+        conversation = await edge.conversation(who)
+        tab = await edge.ready_tab(who)
+        first = await tab.send(conversation, "one", client_id="a")
+        await tab.send(conversation, "two", client_id="b")
+        state = await tab.hear("state")
+        assert (state["message"], state["state"]) == (first["message"], "failed")
+        notice = (await tab.hear("message"))["message"]
+        assert (notice["from"]["kind"], notice["reply_to"]) == ("system", first["message"])
+
+
+async def test_unknown_account_gets_no_code(edge: Edge) -> None:
+    """Accounts are made by invitation, not by asking for a code."""
+    with pytest.raises(SkepError) as raised:
+        await edge.call(CONTROL.WEB_CODE, CONTROL.WebCodeArgs(account="nobody"))
+    assert raised.value.code == "control.not_found"
+
+
+async def _list(edge: Edge, who: dict[str, str]) -> list[tuple[str, str, int]]:
+    async with edge.http.get(f"{edge.url}/api/conversations", headers=who) as answer:
+        return [(row["id"], row["title"], row["unread"]) for row in await answer.json()]
