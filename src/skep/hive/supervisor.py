@@ -383,7 +383,8 @@ class Supervisor:
         agent.is_ours = False
         agent.up_since = None
         await self._journal.keep(agent.name, pid=None, pid_start=None)
-        await self._pumps.end_leases(agent.name)
+        with suppress(SkepError):  # a disk that refuses: they run out by themselves
+            await self._pumps.end_leases(agent.name)
 
     async def _gone(self, process: Process, within_s: float) -> bool:
         deadline = self._clock.monotonic_ms() + within_s * 1000
