@@ -277,6 +277,9 @@ class RelayLink:
                 writer = group.create_task(self._write(socket))
                 end = await self._read(socket, backoff)
                 writer.cancel()
+        except asyncio.CancelledError:
+            self.state, self.detail = "off", None  # we hang up: no news for anybody
+            raise
         finally:
             self._lost()
             await _close(socket)
