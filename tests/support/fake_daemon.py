@@ -23,6 +23,7 @@ from skep.wire.control.operator import (
 
 __all__ = ["FakeDaemon"]
 
+_HINT = "run `skep web link`"
 EXPIRES_AT = 1_767_225_600_000 + 12 * 3_600_000
 
 
@@ -89,9 +90,9 @@ class FakeDaemon:
     async def _login(self, call: Call, args: AuthLoginArgs) -> AuthLoginResult:
         self.calls.append(("auth.login", args, call.session))
         if args.once in self.used:
-            raise RpcError("code_used", "the link was used before", hint="run `skep web link`")
+            raise RpcError("sign_in", "this sign-in link has been used already", hint=_HINT)
         if args.once not in self.codes:
-            raise RpcError("code_wrong", "the link is not known", hint="run `skep web link`")
+            raise RpcError("sign_in", "this sign-in link is wrong", hint=_HINT)
         self.codes.remove(args.once)
         self.used.add(args.once)
         session = f"session-{len(self.used)}"
@@ -112,4 +113,4 @@ class FakeDaemon:
 
     def _check(self, call: Call) -> None:
         if call.session not in self.sessions:
-            raise RpcError("sign_in", "not signed in", hint="run `skep web link`")
+            raise RpcError("sign_in", "not signed in", hint=_HINT)

@@ -26,7 +26,7 @@ export async function cancel(what: 'ask' | 'reminder', id: string): Promise<void
     speak(state === 'cancelled' ? `The ${what} is cancelled` : `The ${what} is ${state}`);
   } catch (error) {
     if (!(error instanceof CallError)) throw error;
-    if (error.isSignedOut) hive.signedOut();
+    // Also when the session has rested too long to act: it may still look.
     const why = error.isAway ? 'the daemon does not answer' : error.problem;
     acts.set(id, { state: 'refused', why });
     speak(`Not cancelled: ${why}`);

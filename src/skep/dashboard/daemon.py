@@ -42,7 +42,7 @@ class Position:
         """Return the position written as `epoch.cursor`, `None` for anything else."""
         epoch, dot, cursor = text.partition(".")
         is_good = bool(dot) and all(
-            part.isascii() and part.isdecimal() and len(part) < 19 for part in (epoch, cursor)
+            part.isascii() and part.isdecimal() and len(part) < 20 for part in (epoch, cursor)
         )
         return cls(epoch=int(epoch), cursor=int(cursor)) if is_good else None
 

@@ -2,7 +2,8 @@
 
 Source: interface rules, section 10; control protocol, section 9. Each tab has a bounded buffer; one
 that does not keep up is told to ask again (`resync`), and slows nobody. When the daemon is away the
-stream stays, says so with each try, and goes on from where it was.
+stream stays, says so with each try, and goes on from where it was. Whether the session still may
+listen is checked by the daemon, which hangs up when it may not.
 
     ready   {epoch, cursor}         events follow from there on; ask for the state now
     hive    {cursor, kind, data}    something changed
@@ -22,16 +23,12 @@ from skep.dashboard.daemon import Daemon, Position, Subscription
 from skep.foundation.errors import SkepError
 from skep.foundation.log import get_logger
 from skep.foundation.tasks import Backoff, TaskSet
-from skep.wire.control.base import NoArgs
-from skep.wire.control.operator import AGENT_LIST
 
 __all__ = ["MAX_WAITING", "EventStream", "Writer"]
 
 MAX_WAITING: Final = 1_000
 """Events that wait for one tab; one more makes all of them a single `resync`."""
 _HEARTBEAT_S: Final = 15.0
-_RECHECK_S: Final = 60.0
-"""How often the session of an open stream is checked again."""
 
 _log = get_logger(part="dashboard")
 
@@ -88,15 +85,15 @@ class EventStream:
         while not self._is_ended:
             if subscription is not None:
                 backoff.reset()
-                if not await self._pass_on(writer, subscription):
-                    break
+                await self._pass_on(writer, subscription)
             else:
                 wait_s = backoff.next_s()
                 await writer.write(_event("away", b'{"next_ms":%d}' % int(wait_s * 1000)))
-                if self._is_ended:
-                    break
-                self._wake.clear()
-                await self._sleep(wait_s)
+                if not self._is_ended:
+                    self._wake.clear()
+                    await self._sleep(wait_s)
+            if self._is_ended:
+                break
             try:
                 subscription = await self._subscribe()
             except SkepError as error:
@@ -109,36 +106,28 @@ class EventStream:
         self._waiting.clear()
         return await self._daemon.subscribe(session=self._session, after=self._after, take=self._take)
 
-    async def _pass_on(self, writer: Writer, subscription: Subscription) -> bool:
-        """Write events until the connection is lost; return whether to go on after that."""
+    async def _pass_on(self, writer: Writer, subscription: Subscription) -> None:
+        """Write events until the connection is lost."""
         watch = self._tasks.spawn(self._watch(subscription))
         try:
-            return await self._write_all(writer, subscription)
+            await self._write_all(writer, subscription)
         finally:
             watch.cancel()
             subscription.caller.close()
 
-    async def _write_all(self, writer: Writer, subscription: Subscription) -> bool:
+    async def _write_all(self, writer: Writer, subscription: Subscription) -> None:
         position = subscription.position
         ready = b'{"epoch":%d,"cursor":%d}' % (position.epoch, position.cursor)
         self._after = position
         await writer.write(_event("ready", ready, at=position))
-        loop = asyncio.get_running_loop()
-        recheck_at = loop.time() + _RECHECK_S
         while not self._is_ended:
             self._wake.clear()
             if self._waiting:
                 await writer.write(self._take_waiting(position.epoch))
             elif not subscription.caller.is_open:
-                return True
+                return
             elif not await self._sleep(_HEARTBEAT_S):
                 await writer.write(b": here\n\n")
-            if loop.time() >= recheck_at:
-                recheck_at = loop.time() + _RECHECK_S
-                if not await self._is_signed_in():
-                    await writer.write(_event("sign_in", b"{}"))
-                    return False
-        return False
 
     def _take_waiting(self, epoch: int) -> bytes:
         """Return what waits as one write; what is returned counts as passed on."""
@@ -148,13 +137,6 @@ class EventStream:
             self._after = Position(epoch=epoch, cursor=_decoder.decode(body).cursor)
             parts.append(_event("hive", body, at=self._after))
         return b"".join(parts)
-
-    async def _is_signed_in(self) -> bool:
-        try:
-            await self._daemon.call(AGENT_LIST, NoArgs(), session=self._session)
-        except SkepError as error:
-            return not _is_final(error)
-        return True
 
     async def _watch(self, subscription: Subscription) -> None:
         await subscription.caller.wait_closed()

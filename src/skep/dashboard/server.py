@@ -61,7 +61,6 @@ CALLS: Final = {
 _MAX_BODY: Final = 128 * 1024
 _MAX_STREAMS: Final = 64
 _MAX_STREAMS_PER_SESSION: Final = 12
-_SIGN_INS_A_MINUTE: Final = 20
 _STOP_S: Final = 2.0
 
 _STATUS: Final = {
@@ -131,7 +130,6 @@ class Dashboard:
         self._clock: Final = clock
         self._pages: Final = Pages(root or Path(__file__).parents[1] / "_web" / "dashboard")
         self._streams: Final[defaultdict[str, set[EventStream]]] = defaultdict(set)
-        self._sign_ins: Final[list[int]] = []
 
     def app(self) -> web.Application:
         """Return the application."""
@@ -179,7 +177,6 @@ class Dashboard:
 
     async def _sign_in(self, request: web.Request) -> web.StreamResponse:
         args = decode_args(msgspec.Raw(await self._body(request)), AuthLoginArgs)
-        self._count_sign_in()
         result = await self._daemon.call(AUTH_LOGIN, args, session=None)
         assert isinstance(result, AuthLoginResult)
         response = _json({"operator": result.operator, "expires_at": result.expires_at})
@@ -199,7 +196,9 @@ class Dashboard:
         self.end_streams(session)
         await self._daemon.call(AUTH_LOGOUT, NoArgs(), session=session)
         response = web.Response(status=204)
-        self._forget(response)
+        response.del_cookie(
+            self._site.cookie, path="/", httponly=True, samesite="Strict", secure=self._site.is_tls
+        )
         return response
 
     async def _call(self, request: web.Request) -> web.StreamResponse:
@@ -218,6 +217,7 @@ class Dashboard:
         after = request.headers.get("Last-Event-ID") or request.query.get("after", "")
         stream = EventStream(self._daemon, session=session, after=Position.parse(after))
         mine.add(stream)
+        first = None
         try:
             first = await stream.open()
             response = web.StreamResponse(
@@ -227,11 +227,13 @@ class Dashboard:
                     "X-Accel-Buffering": "no",
                 }
             )
-            await response.prepare(request)
             with suppress(ConnectionResetError):  # the tab is gone
+                await response.prepare(request)
                 await stream.run(response, first)
             return response
         finally:
+            if first is not None:
+                first.caller.close()
             mine.discard(stream)
             if not mine:
                 self._streams.pop(session, None)
@@ -257,10 +259,7 @@ class Dashboard:
         except _HttpError as error:
             return _refusal(error, error.status)
         except SkepError as error:
-            response = _refusal(error, _STATUS.get(error.wire_code, 400))
-            if response.status == 401 and request.path != "/api/session":
-                self._forget(response)
-            return response
+            return _refusal(error, _STATUS.get(error.wire_code, 400))
         except Exception as error:  # noqa: BLE001 - the border: the page gets an incident id, the log the rest
             incident = secrets.token_hex(4)
             _log.error("request_failed", incident=incident, exc_info=error)
@@ -281,18 +280,6 @@ class Dashboard:
         if not session or len(session) > 256:
             raise _HttpError(401, "sign_in", "not signed in", hint="run `skep web link`")
         return session
-
-    def _forget(self, response: web.Response) -> None:
-        response.del_cookie(
-            self._site.cookie, path="/", httponly=True, samesite="Strict", secure=self._site.is_tls
-        )
-
-    def _count_sign_in(self) -> None:
-        now_ms = self._clock.monotonic_ms()
-        self._sign_ins[:] = [at for at in self._sign_ins if now_ms - at < 60_000]
-        if len(self._sign_ins) >= _SIGN_INS_A_MINUTE:
-            raise _HttpError(429, "rate_limited", "too many sign-ins", hint="wait a minute")
-        self._sign_ins.append(now_ms)
 
 
 def _json(result: object) -> web.Response:
