@@ -28,6 +28,10 @@ __all__ = ["Child", "ChildDiedError", "LifePipe"]
 RESTART_S: Final = (1, 2, 5, 15, 60)
 DEATHS_MAX: Final = 5
 DEATHS_WINDOW_MS: Final = 120_000
+RELAY_ENV: Final = tuple(
+    f"GATEWAY_RELAY_{name}" for name in ("URL", "ID", "SECRET", "PLATFORMS", "BOT_IDS", "PLATFORM", "BOT_ID")
+)
+"""What the gateway reads as Hermes does (relay contract, section 12)."""
 LOG_BYTES: Final = 10 << 20
 LOG_FILES: Final = 3
 
@@ -98,7 +102,7 @@ class Child:
                 stdout=stderr,
                 stderr=stderr,
                 env={
-                    **child_environment(self._home, keep=("GATEWAY_RELAY_ID", "GATEWAY_RELAY_SECRET")),
+                    **child_environment(self._home, keep=RELAY_ENV),
                     **self._extra_env,
                     LIFE_FD: str(self._life.read_end),
                 },

@@ -90,7 +90,9 @@ async def _report(home: Home) -> Report:
 
 
 def _hive_parts(hive: operator.Status) -> list[Part]:
-    parts = [Part(name="hive", state="ok", detail=f"build {hive.build}, start {hive.boot_epoch}, pid {hive.pid}")]
+    parts = [
+        Part(name="hive", state="ok", detail=f"build {hive.build}, start {hive.boot_epoch}, pid {hive.pid}")
+    ]
     if not hive.gateway_attached:
         parts.append(Part(name="gateway", state="down", detail="not attached to the hive"))
     for relay in hive.relays:
