@@ -8,10 +8,11 @@ state of running turns. It starts no process and answers no operator: the rest o
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any, Final
 
-from skep.broker.broker import Broker
+from skep.broker.broker import Broker, OnChange
 from skep.foundation.clock import Clock
 from skep.foundation.errors import SkepError
 from skep.foundation.log import get_logger
@@ -100,6 +101,7 @@ class Messages:
         self._bells: Final = ExitStack()
         self._scheduler: Scheduler | None = None
         self._door_listener: Listener | None = None
+        self._told_before: OnChange | None = None
 
     async def start(self, *, gateway_uid: int | None = None) -> None:
         """Listen on the door; start scheduler and sweeps. Agents are added one by one."""
@@ -119,6 +121,8 @@ class Messages:
             name="reminders",
         )
         self._scheduler.start()
+        self._told_before = self._broker.on_change
+        self._broker.on_change = self._changed
         self._tasks.spawn(self._sweep(), name="sweeps")
 
     async def drain(self, grace_s: float) -> None:
@@ -134,6 +138,7 @@ class Messages:
         """Close every socket, end every task; nothing of this half is alive afterwards."""
         if self._scheduler is not None:
             await self._scheduler.close()
+            self._broker.on_change = self._told_before
         self._bells.close()
         for name in tuple(self._rooms):
             await self.remove_agent(name)
@@ -231,6 +236,13 @@ class Messages:
                     await asyncio.sleep(0.02)
         except TimeoutError:
             return
+
+    def _changed(self, kind: str, data: Mapping[str, Any]) -> None:
+        """Stop the turn that an interrupt waits for; pass everything on."""
+        if kind == "interrupt" and (held := self._leases.of_lane(data["lane"])) is not None:
+            Leases.cancel(held, "interrupt")
+        if self._told_before is not None:
+            self._told_before(kind, data)
 
     def _door_gone(self, connection: Connection) -> None:
         self._relays.gone(connection)

@@ -8,6 +8,7 @@ The author comes from the event's account alone; no field of a frame changes who
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -29,6 +30,7 @@ __all__ = ["Accepted", "Arrival", "accept", "intake_key", "refuse"]
 
 _NAME_MAX: Final = 200
 _NUMBER_MAX: Final = 4
+_BASE_36: Final = re.compile(r"[0-9a-z]{1,12}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,15 +102,14 @@ def accept(tx: HiveTx, *, rules: Rules, agents: Agents, arrival: Arrival) -> Acc
     return accepted
 
 
-def refuse(tx: HiveTx, *, rules: Rules, key: str, relay: str, event: str, reason: str) -> Intake:
+def refuse(tx: HiveTx, *, rules: Rules, key: str, relay: str, event: str, reason: str) -> Accepted:
     """Keep an event that will never be taken, with the dead letters."""
     known = people.intake(tx, key)
     if known is not None:
-        return known
-    refused = Intake(outcome="refused", reason=reason)
+        return Accepted(outcome="duplicate", message_id=known.message_id)
     people.keep_refused(tx, rules, key, relay=relay, event=event, reason=reason)
-    people.keep_intake(tx, rules, key, refused)
-    return refused
+    people.keep_intake(tx, rules, key, Intake(outcome="refused", reason=reason))
+    return Accepted(outcome="refused", reason=reason)
 
 
 def _handle(
@@ -170,18 +171,11 @@ def _answer_prompt(tx: HiveTx, rules: Rules, arrival: Arrival, chat: Chat, perso
     response = arrival.event.prompt_response
     assert response is not None
     mark, _, number = response.prompt_id.partition(".")
-    row = None
-    if (
-        mark == hashlib.sha256(arrival.relay.encode()).hexdigest()[:4]
-        and number.isalnum()
-        and number.isascii()
-    ):
-        row = tx.one("ask_of_delivery", int(number, 36))
-    ask = tx.one("ask", row[0]) if row is not None else None
-    if ask is None or ask[3] != person.principal:
+    is_ours = mark == hashlib.sha256(arrival.relay.encode()).hexdigest()[:4] and _BASE_36.fullmatch(number)
+    ask = tx.one("door_ask_of_delivery", int(number, 36)) if is_ours else None
+    if ask is None or ask[1] != person.principal:
         return _say(tx, rules, arrival, chat, person, "There is no such question to you.")
-    choices = _choices(ask)
-    chosen = _chosen(choices, response.option_id) or response.label or response.option_id
+    chosen = _chosen(_choices(ask), response.option_id) or response.label or response.option_id
     return _answer(tx, rules, arrival, chat, person, ask[0], chosen)
 
 
@@ -191,11 +185,10 @@ def _answer_by_reply(
     """A reply to a question answers it; so does a number or a label, to the newest one with choices."""
     text = arrival.event.text.strip()
     replied = _replied_to(tx, chat, arrival.event)
-    ask = tx.one("ask", replied) if replied is not None else None
-    if ask is not None and ask[3] == person.principal and ask[4] == "open":
+    ask = tx.one("door_ask", replied) if replied is not None else None
+    if ask is not None and ask[1:3] == (person.principal, "open"):
         return _answer(tx, rules, arrival, chat, person, ask[0], _chosen(_choices(ask), text) or text)
-    newest = asks.open_in_chat(tx, person.id, chat.id)
-    ask = tx.one("ask", newest) if newest is not None else None
+    ask = tx.one("door_newest_ask", person.principal, chat.id)
     if ask is None or (chosen := _chosen(_choices(ask), text)) is None:
         return None
     return _answer(tx, rules, arrival, chat, person, ask[0], chosen)
@@ -281,7 +274,7 @@ def _origin(arrival: Arrival, chat: Chat) -> dict[str, Any]:
 
 
 def _choices(ask: Row) -> tuple[str, ...]:
-    return msgspec.json.decode(ask[11], type=tuple[str, ...]) if ask[11] else ()
+    return msgspec.json.decode(ask[3], type=tuple[str, ...]) if ask[3] else ()
 
 
 def _chosen(choices: tuple[str, ...], text: str) -> str | None:

@@ -9,12 +9,11 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from skep.broker.broker import Broker
-from skep.broker.types import Intake
 from skep.foundation.clock import Clock
 from skep.foundation.errors import TryAgainError
 from skep.foundation.log import get_logger
@@ -160,7 +159,7 @@ class Door:
         self, args: wire.AcceptArgs, key: str, reason: str, error: Exception | None = None
     ) -> wire.AcceptResult:
         """Keep an event that will never be taken where an operator sees it."""
-        kept: Intake = await self._broker.transact(
+        kept = await self._broker.transact(
             partial(
                 refuse,
                 rules=self._broker.rules,
@@ -171,8 +170,7 @@ class Door:
             )
         )
         _log.error("event_refused", relay=args.relay, reason=reason, exc_info=error)
-        outcome: Any = "refused" if kept.outcome == "refused" else "duplicate"
-        return wire.AcceptResult(outcome=outcome, message_id=kept.message_id, reason=kept.reason)
+        return wire.AcceptResult(outcome=kept.outcome, message_id=kept.message_id, reason=kept.reason)
 
     def _told(self, accepted: Accepted) -> None:
         _log.info(

@@ -2,3 +2,22 @@
 -- Whose account this is, and how that person is.
 SELECT a.id, a.person, a.name, p.state FROM account a JOIN person p ON p.id = a.person
 WHERE a.platform = ?1 AND a.namespace = ?2 AND a.user_id = ?3;
+
+-- name: door_ask
+-- A question, for whoever is to answer it.
+SELECT a.id, a.target, a.state, m.choices FROM ask a JOIN message m ON m.id = a.id WHERE a.id = ?1;
+
+-- name: door_ask_of_delivery
+-- The question that a delivery carries.
+SELECT a.id, a.target, a.state, m.choices FROM delivery d JOIN ask a ON a.id = d.message
+JOIN message m ON m.id = a.id WHERE d.id = ?1;
+
+-- name: door_newest_ask
+-- The newest open question with choices that was put to a person in a chat.
+SELECT a.id, a.target, a.state, m.choices FROM ask a JOIN message m ON m.id = a.id
+WHERE a.target = ?1 AND a.state = 'open' AND m.chat = ?2 AND m.choices IS NOT NULL
+ORDER BY a.asked_at DESC LIMIT 1;
+
+-- name: refused_count
+-- How many events were refused.
+SELECT count(*) FROM refused;
