@@ -158,9 +158,7 @@ def claim(tx: HiveTx, rules: Rules, actor: Actor, ask_id: str) -> tuple[str, str
         return ask[4], None
     body, delivery_id, state, lane = text
     if state == "ready" and tx.run("delivery_claim", delivery_id, rules.time.stamp(), actor.turn_id):
-        row = tx.one("lane_recount", lane)
-        if row is not None:
-            tx.one("mailbox_add", row[0], -1)
+        tx.run("lane_recount", lane)
         tx.signals.append(("delivery", delivery_id, ask[7], lane, actor.principal, "done"))
     return ask[4], body
 

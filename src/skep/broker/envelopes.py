@@ -5,6 +5,7 @@ Source: hive, sections 2.1, 5.5 and 6.2; control protocol, section 5.4.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -16,7 +17,7 @@ from skep.store.ports import HiveTx, Row
 
 __all__ = ["envelope_of", "pending_of", "reply_key_of", "route_of"]
 
-_URGENCY: Final[tuple[Urgency, ...]] = ("normal", "soon", "interrupt")
+_URGENCY: Final[Sequence[Urgency]] = ("normal", "soon", "interrupt")
 _attachments: Final = msgspec.json.Decoder(tuple[Attachment, ...])
 _texts: Final = msgspec.json.Decoder(tuple[str, ...])
 _object: Final = msgspec.json.Decoder(dict[str, Any])
@@ -84,7 +85,7 @@ def envelope_of(
         age_ms=max(0, now - created_at),
         in_reply_to=in_reply_to,
         attachments=_attachments.decode(attachments) if attachments else (),
-        urgency=_URGENCY[urgency],
+        urgency=_URGENCY[int(urgency)],
         deadline_at=deadline_at,
         origin=_object.decode(origin) if origin else None,
         broadcast=bool(broadcast),
@@ -125,11 +126,10 @@ def route_of(tx: HiveTx, chat: int, *, answers: tuple[str, ...] = (), repeat: bo
     )
 
 
-def pending_of(
-    tx: HiveTx, rules: Rules, *, lane: int, mailbox: str, in_lane: int, in_mailbox: int
-) -> Pending:
-    """Return what else waits; nothing is read when nothing waits. Hive, section 6.2."""
-    elsewhere = max(0, in_mailbox - in_lane)
+def pending_of(tx: HiveTx, rules: Rules, *, lane: int, mailbox: str, in_lane: int) -> Pending:
+    """Return what else waits, for the holder of a lane; in other lanes only what can be taken. Hive, section 6.2."""
+    row = tx.one("mailbox_waiting", mailbox)
+    elsewhere = row[0] if row else 0
     if in_lane > 0:
         names = [row[0] for row in tx.all("pending_from", lane)]
         oldest = [row[0] for row in tx.all("pending_oldest", lane)]

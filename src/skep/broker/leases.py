@@ -64,8 +64,8 @@ def started(tx: HiveTx, rules: Rules, lease_id: str, *, fence: int, turn_id: str
         raise StaleLeaseError("another turn has begun with this lease")
     if lane[8] is None:
         tx.run("lane_start", lane[0], turn_id)
-        tx.run("deliveries_show", lease_id, turn_id)
-    held = tx.all("deliveries_of_lease", lease_id)
+        tx.run("deliveries_show", lane[0], turn_id)
+    held = tx.all("deliveries_of_lease", lane[0])
     if not held:
         raise StaleLeaseError("the lease holds nothing")
     for row in held:
@@ -96,7 +96,7 @@ def more(
     now = rules.time.stamp()
     ready_n = lane[9]
     if call_id is not None and call_id == lane[13]:
-        rows = tx.all("envelopes_held", lease_id, lane[14])
+        rows = tx.all("envelopes_held", lane_id, lane[14])
         # They went out before: the attempt they carry is the one that is counted already.
         rows = [(*row[:5], row[5] - 1, None, *row[7:]) for row in rows]
     else:
@@ -108,11 +108,7 @@ def more(
             tx.run("lane_take_more", lane_id, len(rows), call_id, rows[0][1])
             ready_n -= len(rows)
     envelopes = tuple(envelope_of(tx, row, to=recipient, session=session, now=now) for row in rows)
-    in_mailbox = tx.one("mailbox_add", mailbox, ready_n - lane[9])
-    waiting = in_mailbox[0] if in_mailbox else 0
-    return envelopes, pending_of(
-        tx, rules, lane=lane_id, mailbox=mailbox, in_lane=ready_n, in_mailbox=waiting
-    )
+    return envelopes, pending_of(tx, rules, lane=lane_id, mailbox=mailbox, in_lane=ready_n)
 
 
 def more_of_turn(
@@ -158,7 +154,7 @@ def ended(
         return _ended_before(tx, lane, turn_id)
     if lane[8] is not None and lane[8] != turn_id:
         raise StaleLeaseError("another turn has begun with this lease")
-    held = tx.all("deliveries_of_lease", lease_id)
+    held = tx.all("deliveries_of_lease", lane[0])
     of_chat = lane[2] == OUT and lane[1].startswith("chat:")
     if outcome == "cancelled" and lane[8] is None:
         nack(tx, rules, lease_id, fence=fence, delivery_ids=(), delay_ms=0, reason="cancelled")
@@ -174,7 +170,7 @@ def ended(
         message_id, reply_to = _reply(tx, rules, lane, held, turn_id=turn_id, body=body, reply=reply)
         asks.tell_seen(tx, rules, held)
     now = rules.time.stamp()
-    tx.run("deliveries_done", lease_id, now, turn_id)
+    tx.run("deliveries_done", lane[0], now, turn_id)
     for row in held:
         tx.signals.append(("delivery", row[0], row[4], lane[0], lane[1], "done"))
     _release(tx, rules, lane, back=0, turn_id=turn_id, reply=message_id)
@@ -200,14 +196,13 @@ def nack(
 ) -> None:
     """Give deliveries back without blame; see `Broker.nack`."""
     lane = _leased(tx, lease_id, fence)
-    held = tx.all("deliveries_of_lease", lease_id)
+    held = tx.all("deliveries_of_lease", lane[0])
     back = [row for row in held if not delivery_ids or row[0] in delivery_ids]
     for row in back:
         tx.run("delivery_back", row[0], max(0, row[2] - 1), row[3], reason or None)
         tx.signals.append(("delivery", row[0], row[4], lane[0], lane[1], "ready"))
     if len(back) < len(held):
         tx.run("lane_take_more", lane[0], -len(back), None, None)
-        tx.one("mailbox_add", lane[3], len(back))
         return
     _release(tx, rules, lane, back=len(back), wait_ms=delay_ms)
 
@@ -227,7 +222,7 @@ def lose(tx: HiveTx, rules: Rules, lost: Sequence[Row], *, blame: bool = True) -
         if lane is None or lane[5] != lease_id:
             continue
         back = 0
-        for row in tx.all("deliveries_of_lease", lease_id):
+        for row in tx.all("deliveries_of_lease", lane[0]):
             attempt = row[2] if row[1] == "shown" or missed else max(0, row[2] - 1)
             if blame and attempt >= rules.settings.attempts_max:
                 letters.make_dead(
@@ -307,8 +302,7 @@ def _grant(
         tx.signals.append(("delivery", row[0], row[8], lane_id, recipient, "leased"))
     count = len(rows)
     tx.run("lane_grant", lane_id, lease_id, holder, now, now + rules.settings.lease_ttl_ms, count)
-    in_mailbox = tx.one("mailbox_add", mailbox, -count)
-    in_lane, waiting = ready_n - count, in_mailbox[0] if in_mailbox else 0
+    in_lane = ready_n - count
     stamp = rules.time.stamp()
     chat = int(recipient[5:]) if recipient.startswith("chat:") else None
     return Lease(
@@ -319,9 +313,7 @@ def _grant(
         envelopes=tuple(
             envelope_of(tx, row, to=recipient, session=session, now=stamp, chat=chat) for row in rows
         ),
-        pending=pending_of(tx, rules, lane=lane_id, mailbox=mailbox, in_lane=in_lane, in_mailbox=waiting)
-        if waiting
-        else Pending(),
+        pending=pending_of(tx, rules, lane=lane_id, mailbox=mailbox, in_lane=in_lane),
     )
 
 
@@ -464,8 +456,6 @@ def _release(
         turn_id,
         reply,
     )
-    if back:
-        tx.one("mailbox_add", lane[3], back)
     if row is not None and row[0] > 0 and lane[15] is None:
         tx.signals.append(lane[3])
 

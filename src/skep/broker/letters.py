@@ -54,8 +54,7 @@ def close_waiting(
     if row is None or not tx.run("delivery_close", delivery_id, state, rules.time.stamp(), reason):
         return None
     if row[1] == "ready":
-        tx.one("lane_recount", row[2])
-        tx.one("mailbox_add", row[9], -1)
+        tx.run("lane_recount", row[2])
     tx.signals.append(("delivery", delivery_id, row[10], row[2], row[7], state))
     return row
 
@@ -127,7 +126,6 @@ def requeue(tx: HiveTx, rules: Rules, actor: Actor, delivery_id: int) -> str:
     place = tx.one("lane_put_due", row[2], row[3], now)
     if place is None or not tx.run("delivery_requeue", delivery_id, place[0], now):
         raise NotFoundError("there is no such delivery")
-    tx.one("mailbox_add", place[1], 1)
     tx.signals.extend((("delivery", delivery_id, row[10], row[2], row[7], "ready"), place[1]))
     return "ready"
 

@@ -202,8 +202,8 @@ def deliver(
     )
     assert row is not None
     lane_id, seq, lease_id, hold, _ = row
-    waiting = tx.one("mailbox_add", mailbox, 1)
-    if limited and waiting is not None and waiting[0] > rules.settings.queue_max:
+    waiting = tx.one("mailbox_waiting", mailbox) if limited else None
+    if waiting is not None and waiting[0] > rules.settings.queue_max:
         raise QueueFullError(
             f"`{recipient}` has {rules.settings.queue_max} messages to read", retry_after_s=10
         )

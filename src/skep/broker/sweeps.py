@@ -45,7 +45,6 @@ def sweep(tx: HiveTx, rules: Rules) -> Swept:
     for delivery_id, lane, urgency, message_id in due:
         place = tx.one("lane_put_due", lane, urgency, steady)
         if place is not None and tx.run("delivery_due", delivery_id, place[0], steady):
-            tx.one("mailbox_add", place[1], 1)
             tx.signals.extend((place[1], ("delivery", delivery_id, message_id, lane, "", "ready")))
     return Swept(
         lost=lost,

@@ -79,6 +79,10 @@ class Db(Protocol):
         """Call the file layer."""
         ...
 
+    def config(self, op: int, *args: int) -> int:
+        """Set an option of the connection."""
+        ...
+
     def close(self, force: bool = False, /) -> None:  # noqa: FBT001, FBT002 - the driver's signature
         """Close it."""
         ...

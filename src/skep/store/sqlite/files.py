@@ -288,6 +288,8 @@ def _lengthen_log(path: Path, size: int) -> None:
 def _connect(path: Path, options: OpenOptions) -> Db:
     db = connect(path, flags=apsw.SQLITE_OPEN_READWRITE, vfs=options.vfs)
     db.set_busy_timeout(5_000)
+    # Else a statement that touches a partial index is prepared again each time a parameter changes.
+    db.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
     return db
 
 

@@ -65,11 +65,6 @@ WHERE id = ?1 RETURNING next_seq - 1, mailbox;
 INSERT INTO delivery(message, lane, lane_seq, state, urgency, broadcast, not_before, deadline_at, at)
 VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) RETURNING id;
 
--- name: mailbox_add
--- Count what waits for a mailbox; the new count.
-INSERT INTO mailbox(name, ready_n) VALUES(?1, ?2)
-ON CONFLICT(name) DO UPDATE SET ready_n = ready_n + excluded.ready_n RETURNING ready_n;
-
 -- name: bucket_take
 -- Take one token; below zero means refused, and the transaction is undone.
 INSERT INTO bucket(owner, what, tokens, at) VALUES(?1, ?2, ?3 - 1.0, ?5)

@@ -10,6 +10,11 @@ SELECT * FROM (SELECT id, recipient, session, ready_n, urgency, fence FROM lane 
   AND head_at <= ?2 AND lease_id IS NULL AND hold IS NULL AND ready_n > 0 ORDER BY head_at LIMIT 1)
 LIMIT 1;
 
+-- name: mailbox_waiting
+-- What waits in the lanes of a mailbox that can be leased; of a long list only the start is counted.
+SELECT coalesce(sum(ready_n), 0) FROM (SELECT ready_n FROM lane WHERE mailbox = ?1 AND lease_id IS NULL AND hold IS NULL
+  AND ready_n > 0 LIMIT 100);
+
 -- name: lane_next_at
 -- When the next lane of a mailbox can be taken.
 SELECT min(at) FROM (
@@ -26,7 +31,7 @@ SELECT d.id, d.lane_seq, d.urgency, d.broadcast, d.deadline_at, d.attempt, d.sho
   m.sender, m.addressed_to, m.thread, m.in_reply_to, m.body, m.attachments, m.origin, m.created_at, m.chat,
   m.platform_id, m.reply_key, m.answers, m.choices, m.late
 FROM delivery d JOIN message m ON m.id = d.message
-WHERE d.lane = ?1 AND d.state = 'ready' ORDER BY d.lane_seq LIMIT ?2;
+WHERE d.lane = ?1 AND d.done_at IS NULL AND d.state = 'ready' ORDER BY d.lane_seq LIMIT ?2;
 
 -- name: envelopes_interrupt
 -- The first interrupt of a lane: it goes before all else.
@@ -34,7 +39,7 @@ SELECT d.id, d.lane_seq, d.urgency, d.broadcast, d.deadline_at, d.attempt, d.sho
   m.sender, m.addressed_to, m.thread, m.in_reply_to, m.body, m.attachments, m.origin, m.created_at, m.chat,
   m.platform_id, m.reply_key, m.answers, m.choices, m.late
 FROM delivery d JOIN message m ON m.id = d.message
-WHERE d.lane = ?1 AND d.state = 'ready' AND d.urgency = 2 ORDER BY d.lane_seq LIMIT 1;
+WHERE d.lane = ?1 AND d.done_at IS NULL AND d.state = 'ready' AND d.urgency = 2 ORDER BY d.lane_seq LIMIT 1;
 
 -- name: envelopes_held
 -- What a lease holds, in order, from a place on.
@@ -42,7 +47,7 @@ SELECT d.id, d.lane_seq, d.urgency, d.broadcast, d.deadline_at, d.attempt, d.sho
   m.sender, m.addressed_to, m.thread, m.in_reply_to, m.body, m.attachments, m.origin, m.created_at, m.chat,
   m.platform_id, m.reply_key, m.answers, m.choices, m.late
 FROM delivery d JOIN message m ON m.id = d.message
-WHERE d.lease_id = ?1 AND d.state IN ('leased', 'shown') AND d.lane_seq >= ?2 ORDER BY d.lane_seq;
+WHERE d.lane = ?1 AND d.done_at IS NULL AND d.state IN ('leased', 'shown') AND d.lane_seq >= ?2 ORDER BY +d.lane_seq;
 
 -- name: delivery_lease
 -- One delivery goes out with a lease.
@@ -79,7 +84,7 @@ UPDATE lane SET turn_id = ?2 WHERE id = ?1;
 
 -- name: deliveries_show
 -- What was leased is shown.
-UPDATE delivery SET state = 'shown', shown_turn = ?2 WHERE lease_id = ?1 AND state = 'leased';
+UPDATE delivery SET state = 'shown', shown_turn = ?2 WHERE lane = ?1 AND done_at IS NULL AND state = 'leased';
 
 -- name: lane_renew
 -- A lease goes on.
@@ -90,12 +95,12 @@ UPDATE lane SET lease_until = ?4 WHERE id = ?1 AND lease_id = ?2 AND fence = ?3;
 SELECT d.id, d.state, d.attempt, d.failures, m.id, m.kind, m.sender, m.created_at, m.chat, m.platform_id, m.thread,
   d.requeued, d.shown_turn
 FROM delivery d JOIN message m ON m.id = d.message
-WHERE d.lease_id = ?1 AND d.state IN ('leased', 'shown') ORDER BY d.lane_seq;
+WHERE d.lane = ?1 AND d.done_at IS NULL AND d.state IN ('leased', 'shown') ORDER BY +d.lane_seq;
 
 -- name: deliveries_done
 -- All that a lease holds is done.
 UPDATE delivery SET state = 'done', done_at = ?2, shown_turn = ?3, lease_id = NULL
-WHERE lease_id = ?1 AND state IN ('leased', 'shown');
+WHERE lane = ?1 AND done_at IS NULL AND state IN ('leased', 'shown');
 
 -- name: delivery_back
 -- One delivery is ready again, in its place: attempt and failures as given.
@@ -112,9 +117,9 @@ WHERE id = ?1 AND state IN ('scheduled', 'ready', 'leased', 'shown');
 UPDATE lane SET lease_id = NULL, fence = fence + ?5, lease_holder = NULL, leased_at = NULL, lease_until = NULL,
   turn_id = NULL, call_id = NULL, call_seq = NULL, ready_n = ready_n + ?2,
   head_at = CASE WHEN ready_n + ?2 > 0 THEN max(?3, min(?4, (SELECT at FROM delivery
-    WHERE delivery.lane = lane.id AND state = 'ready' ORDER BY lane_seq LIMIT 1))) END,
+    WHERE delivery.lane = lane.id AND done_at IS NULL AND state = 'ready' ORDER BY lane_seq LIMIT 1))) END,
   urgency = CASE WHEN urgency > 0 THEN coalesce((SELECT max(urgency) FROM delivery
-    WHERE delivery.lane = lane.id AND state = 'ready' AND urgency > 0), 0) ELSE 0 END,
+    WHERE delivery.lane = lane.id AND done_at IS NULL AND state = 'ready' AND urgency > 0), 0) ELSE 0 END,
   done_turn = coalesce(?6, done_turn), done_reply = CASE WHEN ?6 IS NULL THEN done_reply ELSE ?7 END
 WHERE id = ?1 RETURNING ready_n, mailbox;
 
@@ -123,8 +128,8 @@ WHERE id = ?1 RETURNING ready_n, mailbox;
 UPDATE lane SET ready_n = ready_n - 1,
   head_at = CASE WHEN ready_n > 1 THEN head_at END,
   urgency = CASE WHEN urgency > 0 THEN coalesce((SELECT max(urgency) FROM delivery
-    WHERE delivery.lane = lane.id AND state = 'ready' AND urgency > 0), 0) ELSE 0 END
-WHERE id = ?1 RETURNING mailbox;
+    WHERE delivery.lane = lane.id AND done_at IS NULL AND state = 'ready' AND urgency > 0), 0) ELSE 0 END
+WHERE id = ?1;
 
 -- name: turn_was_done
 -- Whether a turn ended here before.
@@ -138,18 +143,18 @@ SELECT id FROM message WHERE turn_id = ?1 AND idem LIKE 'r:%' LIMIT 1;
 -- name: pending_from
 -- Who waits in a lane.
 SELECT DISTINCT sender FROM (SELECT m.sender AS sender FROM delivery d JOIN message m ON m.id = d.message
-  WHERE d.lane = ?1 AND d.state = 'ready' ORDER BY d.lane_seq LIMIT 20) LIMIT 5;
+  WHERE d.lane = ?1 AND d.done_at IS NULL AND d.state = 'ready' ORDER BY d.lane_seq LIMIT 20) LIMIT 5;
 
 -- name: pending_oldest
 -- When the oldest that waits in a lane was stored.
 SELECT m.created_at FROM delivery d JOIN message m ON m.id = d.message
-WHERE d.lane = ?1 AND d.state = 'ready' ORDER BY d.lane_seq LIMIT 1;
+WHERE d.lane = ?1 AND d.done_at IS NULL AND d.state = 'ready' ORDER BY d.lane_seq LIMIT 1;
 
 -- name: pending_elsewhere
 -- Who waits at the head of other lanes of a mailbox, and since when.
 SELECT m.sender, m.created_at FROM (SELECT id FROM lane WHERE mailbox = ?1 AND lease_id IS NULL AND hold IS NULL
   AND ready_n > 0 AND id <> ?2 LIMIT 5) l
-JOIN delivery d ON d.id = (SELECT id FROM delivery WHERE lane = l.id AND state = 'ready' ORDER BY lane_seq LIMIT 1)
+JOIN delivery d ON d.id = (SELECT id FROM delivery WHERE lane = l.id AND done_at IS NULL AND state = 'ready' ORDER BY lane_seq LIMIT 1)
 JOIN message m ON m.id = d.message;
 
 -- name: leases_lost
@@ -227,5 +232,5 @@ SELECT min(deadline_at) FROM delivery WHERE deadline_at IS NOT NULL AND state IN
 -- name: too_old
 -- Ready deliveries that have waited too long; operators may take their time.
 SELECT d.id FROM delivery d JOIN message m ON m.id = d.message JOIN lane l ON l.id = d.lane
-WHERE d.state = 'ready' AND l.mailbox NOT LIKE 'operator:%'
+WHERE d.done_at IS NULL AND d.state = 'ready' AND l.mailbox NOT LIKE 'operator:%'
 AND m.created_at < CASE WHEN m.kind = 'system' THEN ?1 ELSE ?2 END LIMIT ?3;

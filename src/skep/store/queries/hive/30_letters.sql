@@ -16,7 +16,7 @@ UPDATE delivery SET state = 'cancelled', reason = 'dropped', done_at = ?2 WHERE 
 
 -- name: deliveries_waiting_of_mailbox
 -- What waits for a mailbox.
-SELECT d.id FROM lane l JOIN delivery d ON d.lane = l.id WHERE l.mailbox = ?1 AND d.state IN ('ready', 'scheduled') LIMIT 1000;
+SELECT d.id FROM lane l JOIN delivery d ON d.lane = l.id WHERE l.mailbox = ?1 AND d.done_at IS NULL AND d.state IN ('ready', 'scheduled') LIMIT 1000;
 
 -- name: delivery_of_message
 -- The first delivery of a message.
@@ -125,7 +125,7 @@ WHERE (?1 IS NULL OR owner = ?1) AND (?2 IS NULL OR state = ?2) ORDER BY due_at,
 -- name: queues
 -- What waits for each mailbox, since when, and how many turns run.
 SELECT mailbox, sum(ready_n), (SELECT min(m.created_at) FROM lane AS l JOIN delivery AS d ON d.lane = l.id
-  JOIN message AS m ON m.id = d.message WHERE l.mailbox = lane.mailbox AND l.ready_n > 0 AND d.state = 'ready'),
+  JOIN message AS m ON m.id = d.message WHERE l.mailbox = lane.mailbox AND l.ready_n > 0 AND d.done_at IS NULL AND d.state = 'ready'),
   count(turn_id)
 FROM lane WHERE ready_n > 0 OR lease_id IS NOT NULL GROUP BY mailbox;
 

@@ -34,8 +34,6 @@ CREATE INDEX lane_pick  ON lane(mailbox, urgency, head_at) WHERE lease_id IS NUL
 CREATE INDEX lane_lease ON lane(mailbox, lease_until)      WHERE lease_id IS NOT NULL;
 CREATE INDEX lane_chat  ON lane(chat)                      WHERE chat IS NOT NULL;
 
-CREATE TABLE mailbox(name TEXT PRIMARY KEY, ready_n INTEGER NOT NULL) WITHOUT ROWID;
-
 CREATE TABLE delivery(
   id INTEGER PRIMARY KEY, message TEXT NOT NULL REFERENCES message(id), lane INTEGER NOT NULL REFERENCES lane(id),
   lane_seq INTEGER,                            -- null while scheduled: the place is taken when it is due
@@ -44,9 +42,7 @@ CREATE TABLE delivery(
   attempt INTEGER NOT NULL DEFAULT 0, failures INTEGER NOT NULL DEFAULT 0, requeued INTEGER NOT NULL DEFAULT 0,
   lease_id TEXT, shown_turn TEXT, done_at INTEGER, reason TEXT, UNIQUE(lane, lane_seq));
 CREATE INDEX delivery_message ON delivery(message);
-CREATE INDEX delivery_ready   ON delivery(lane, lane_seq)       WHERE state = 'ready';
-CREATE INDEX delivery_urgent  ON delivery(lane, urgency)        WHERE state = 'ready' AND urgency > 0;
-CREATE INDEX delivery_lease   ON delivery(lease_id)             WHERE state IN ('leased', 'shown');
+CREATE INDEX delivery_live    ON delivery(lane, state, lane_seq) WHERE done_at IS NULL;
 CREATE INDEX delivery_due     ON delivery(not_before)           WHERE state = 'scheduled';
 CREATE INDEX delivery_ddl     ON delivery(deadline_at)          WHERE deadline_at IS NOT NULL AND state IN ('scheduled', 'ready');
 CREATE INDEX delivery_dead    ON delivery(done_at)              WHERE state IN ('dead', 'expired');
