@@ -20,7 +20,7 @@ from typing import Final
 from skep.foundation.clock import Clock
 from skep.foundation.errors import SkepError
 from skep.foundation.paths import Home
-from skep.foundation.settings import LIFE_FD, child_environment
+from skep.foundation.settings import LIFE_FD, child_environment, relay_environment
 from skep.foundation.tasks import sleep_or
 
 __all__ = ["Child", "ChildDiedError", "LifePipe"]
@@ -28,10 +28,6 @@ __all__ = ["Child", "ChildDiedError", "LifePipe"]
 RESTART_S: Final = (1, 2, 5, 15, 60)
 DEATHS_MAX: Final = 5
 DEATHS_WINDOW_MS: Final = 120_000
-RELAY_ENV: Final = tuple(
-    f"GATEWAY_RELAY_{name}" for name in ("URL", "ID", "SECRET", "PLATFORMS", "BOT_IDS", "PLATFORM", "BOT_ID")
-)
-"""What the gateway reads as Hermes does (relay contract, section 12)."""
 LOG_BYTES: Final = 10 << 20
 LOG_FILES: Final = 3
 
@@ -102,7 +98,8 @@ class Child:
                 stdout=stderr,
                 stderr=stderr,
                 env={
-                    **child_environment(self._home, keep=RELAY_ENV),
+                    **child_environment(self._home),
+                    **relay_environment(),
                     **self._extra_env,
                     LIFE_FD: str(self._life.read_end),
                 },

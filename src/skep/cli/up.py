@@ -27,7 +27,7 @@ from skep.foundation.clock import SYSTEM_CLOCK
 from skep.foundation.errors import SettingError, SkepError
 from skep.foundation.paths import Home
 from skep.foundation.rpc import Caller, connect
-from skep.foundation.settings import Settings, default_home, load, parse_listen
+from skep.foundation.settings import Settings, default_home, load, parse_listen, relay_environment
 from skep.wire.control import connector, operator
 from skep.wire.control.base import NoArgs
 
@@ -77,6 +77,8 @@ class _Up:
         self._life = LifePipe()
         self._children: dict[str, Child] = {}
         self._is_stopping = False
+        relay_url = relay_environment().get("GATEWAY_RELAY_URL") or settings.gateway.relay_url
+        self._is_own_connector = not relay_url
 
     async def run(self) -> int:
         self._home.prepare()
@@ -107,7 +109,7 @@ class _Up:
         _tell("Starting the connector")
         edge = await self._child("connector", "connector", "serve")
         await edge.wait_until(lambda: _answers(home.connector_socket))
-        if self._settings.gateway.relay_url is None:
+        if self._is_own_connector:
             await _ensure_gateway(home)
         _tell("Starting the hive and its agents")
         hive = await self._child("hive", "hive", "serve")
@@ -148,8 +150,8 @@ class _Up:
             return False
         finally:
             caller.close()
-        own = self._settings.gateway.relay_url is None
-        connected = any(relay.state == "connected" for relay in status.relays) or not own
+        connected = any(relay.state == "connected" for relay in status.relays)
+        connected = connected or not self._is_own_connector
         settled = all(agent.state not in ("defined", "starting") for agent in status.agents)
         return status.gateway_attached and connected and settled
 

@@ -36,6 +36,7 @@ __all__ = [
     "load",
     "origins",
     "parse_listen",
+    "relay_environment",
 ]
 
 
@@ -142,6 +143,12 @@ def default_home(env: Mapping[str, str] | None = None) -> Home:
         return Home(Path(root).expanduser())
     data = env.get("XDG_DATA_HOME") or "~/.local/share"
     return Home(Path(data).expanduser() / "skep")
+
+
+def relay_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return what a gateway reads as Hermes does (relay contract, section 12)."""
+    env = os.environ if env is None else env
+    return {name: value for name, value in env.items() if name.startswith("GATEWAY_RELAY_")}
 
 
 def child_environment(home: Home, *, keep: tuple[str, ...] = ()) -> dict[str, str]:

@@ -7,7 +7,6 @@ starts, says so once, and goes on trying; it ends only when it is told to.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Mapping
 from typing import Final
 
@@ -18,7 +17,7 @@ from skep.foundation.errors import SkepError
 from skep.foundation.log import get_logger
 from skep.foundation.paths import Home
 from skep.foundation.rpc import CallError, ConnectionLostError
-from skep.foundation.settings import Settings
+from skep.foundation.settings import Settings, relay_environment
 from skep.foundation.tasks import Backoff, TaskSet
 from skep.gateway.dialer import RelayLink
 from skep.gateway.door import Door
@@ -56,7 +55,7 @@ async def run_gateway(
     Raises:
         SettingError: The file with the credentials cannot be used.
     """
-    env = os.environ if env is None else env  # noqa: TID251 - names of the relay contract, read here alone
+    env = relay_environment() if env is None else env
     identity = RelayIdentity(settings.gateway, home, env=env)
     identity.credentials()  # a secret that others can read stops the start
     await Gateway(identity, home, clock).run(stop)
