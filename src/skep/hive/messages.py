@@ -36,8 +36,6 @@ from skep.wire.control.tools import ToolCallArgs, ToolCallInTurnArgs, ToolResult
 __all__ = ["Messages"]
 
 _SWEEP_MAX_S: Final = 1.0
-_CANCEL_S: Final = 1.0
-"""How long cancelled turns have to tell their end when everything stops."""
 _DOOR_IN_FLIGHT: Final = 1_024
 
 _log = get_logger(part="messages")
@@ -126,13 +124,14 @@ class Messages:
         self._tasks.spawn(self._sweep(), name="sweeps")
 
     async def drain(self, grace_s: float) -> None:
-        """Grant no more leases, let running turns end for `grace_s`, then cancel them."""
+        """Grant no more leases, and let running turns end for `grace_s`.
+
+        What runs on is cut off by `close` and redelivered at the next start: it is not told to stop,
+        because a turn that is stopped is over.
+        """
         for room in self._rooms.values():
             room.pump.set_granting(granting=False)
         await self._until_quiet(grace_s)
-        for name in self._rooms:
-            self.cancel_turns(name, reason="shutting_down")
-        await self._until_quiet(_CANCEL_S)
 
     async def close(self) -> None:
         """Close every socket, end every task; nothing of this half is alive afterwards."""
@@ -174,13 +173,6 @@ class Messages:
     def set_granting(self, name: str, *, granting: bool) -> None:
         """Grant leases to the pump of `name`, or stop (draining, or waiting for adoption)."""
         self._rooms[name].pump.set_granting(granting=granting)
-
-    def cancel_turns(self, name: str, *, reason: str) -> int:
-        """Tell the running turns of `name` to stop; return how many."""
-        held = self._leases.of_agent(name)
-        for lease in held:
-            Leases.cancel(lease, reason)
-        return len(held)
 
     async def end_leases(self, name: str) -> int:
         """End all leases of `name`, whose process is known to be gone; return how many."""

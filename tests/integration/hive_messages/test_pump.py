@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -250,17 +251,36 @@ async def test_no_lease_is_granted_until_it_may(hive: Hive) -> None:
         assert len(await waiting) == 1
 
 
-async def test_drain_lets_a_turn_end_then_cancels_it(hive: Hive) -> None:
-    """What does not end in time is told to stop."""
+async def test_drain_waits_for_turns_and_grants_nothing(hive: Hive) -> None:
+    """It is over when the last turn ends."""
     concierge = await hive.pump()
-    await mail(hive, "hello")
+    await mail(hive, "one", "two")
     lease, _ = await concierge.begin()
 
-    draining = asyncio.create_task(hive.messages.drain(0.05))
-    await eventually(lambda: [cancel.reason for cancel in concierge.cancels] == ["shutting_down"])
-    await concierge.end(lease, "cancelled", reply="(stopped)")
-    async with asyncio.timeout(0.5):
+    draining = asyncio.create_task(hive.messages.drain(10))
+    await asyncio.sleep(0.05)
+    assert not draining.done()
+    await concierge.end(lease)
+    async with asyncio.timeout(1):
         await draining
+
+    assert await concierge.take(wait_ms=50) == []
+
+
+async def test_rs_08_what_drain_cuts_off_is_not_lost(tmp_path: Path) -> None:
+    """A turn that does not end in time is redelivered at the next start, marked."""
+    async with open_hive(root=tmp_path / "h") as hive:
+        concierge = await hive.pump()
+        await mail(hive, "hello")
+        lease, _ = await concierge.begin()
+        await hive.messages.drain(0.05)
+        assert concierge.cancels == []
+    async with open_hive(root=tmp_path / "h") as hive:
+        concierge = await hive.pump()
+        (again,) = await concierge.take()
+
+    assert again.envelopes[0].id == lease.envelopes[0].id
+    assert again.envelopes[0].redelivered
 
 
 async def test_nack_gives_back_without_blame(hive: Hive) -> None:
@@ -540,7 +560,7 @@ async def test_a_button_answers_the_question_it_belongs_to(hive: Hive) -> None:
     assert await concierge.take(wait_ms=50) == []
 
 
-BY_TEXT = {
+BY_TEXT: dict[str, tuple[str, dict[str, Any], str]] = {
     "number": ("1", {}, "yes"),
     "label": ("No", {}, "no"),
     "reply": ("maybe", {"event_reply_to_message_id": "the question"}, "maybe"),
