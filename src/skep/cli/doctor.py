@@ -127,27 +127,13 @@ def _sandbox(_home: Home) -> Iterator[Finding]:
         )
 
 
-def _rootless(_home: Home) -> Iterator[Finding]:
-    if os.getuid() != 0 or sys.platform == "darwin":
-        return
-    yield Finding(
-        id="machine.one_user",
-        severity="look",
-        problem="all processes run as one user: the sandbox is the only wall between agents and secrets",
-        fix="run Skep as a user of its own",
-    )
-
-
 def _sqlite(_home: Home) -> Iterator[Finding]:
-    from skep.store.sqlite.engine import library_is_safe, library_version
+    from skep.store.sqlite.files import OpenOptions, check_library
 
-    if not library_is_safe():
-        yield Finding(
-            id="store.sqlite",
-            severity="broken",
-            problem=f"SQLite {library_version()} has a WAL corruption race",
-            fix="upgrade the `apsw` package",
-        )
+    try:
+        check_library(OpenOptions())
+    except SkepError as error:
+        yield Finding(id="machine.sqlite", severity="broken", problem=error.problem, fix=error.hint)
 
 
 def _web_pages(_home: Home) -> Iterator[Finding]:
@@ -193,8 +179,7 @@ def _space(home: Home) -> Iterator[Finding]:
 
 _CHECKS: Final[dict[str, Callable[[Home], Iterator[Finding]]]] = {
     "machine.sandbox": _sandbox,
-    "machine.one_user": _rootless,
-    "store.sqlite": _sqlite,
+    "machine.sqlite": _sqlite,
     "web.pages": _web_pages,
     "home.settings": _settings,
     "home.modes": _modes,

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 
 import typer
 
-from skep.foundation.errors import SkepError
+from skep.foundation.errors import SettingError, SkepError
 
 __all__ = ["NotReachableError", "make_app", "print_error", "print_json", "run_app", "run_async"]
 
@@ -39,17 +39,23 @@ def make_app(help_text: str) -> typer.Typer:
 
 def run_app(app: typer.Typer, name: str, words: list[str]) -> int:
     """Run `app` as `skep NAME` and return the exit code."""
-    import click
-
     try:
         result = app(words, prog_name=f"skep {name}", standalone_mode=False)
-    except click.exceptions.Abort:
+    except typer.Abort:
         return 130
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except click.exceptions.Exit as stop:
+    except typer.Exit as stop:
         return stop.exit_code
+    except Exception as error:
+        # typer brings its parser's errors along without exporting them; each can tell itself.
+        tell = getattr(error, "format_message", None)
+        if tell is None:
+            raise
+        problem = str(tell()).rstrip(".")
+        usage = SettingError(
+            problem[:1].lower() + problem[1:], hint=f"see `skep {name} --help`", code="cli.usage"
+        )
+        print_error(usage)
+        return usage.exit_code
     return result if isinstance(result, int) else 0
 
 

@@ -86,7 +86,9 @@ async def _report(home: Home) -> Report:
         parts += [
             Part(name=name, state="not checked", detail=unknown) for name in ("gateway", "agents", "store")
         ]
-    return Report(home=str(home.root), parts=parts, findings=[finding for finding, _ in causes(findings)])
+    # What may be looked at some day is `skep doctor`'s: a healthy system has a quiet screen.
+    urgent = [finding for finding, _ in causes(findings) if finding.severity != "look"]
+    return Report(home=str(home.root), parts=parts, findings=urgent)
 
 
 def _hive_parts(hive: operator.Status) -> list[Part]:

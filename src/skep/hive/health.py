@@ -199,7 +199,7 @@ def _users(facts: Facts) -> Iterator[Finding]:
             id="host.one_user",
             severity="look",
             problem="all processes run as one user: between agents, the sandbox is the only wall",
-            fix="start Skep as root, and it gives each process and each agent a user of its own",
+            fix="run Skep as a user that owns nothing else",
         )
 
 

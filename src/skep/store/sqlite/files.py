@@ -29,6 +29,7 @@ from skep.store.sqlite.driver import Db, connect
 __all__ = [
     "MIN_LIBRARY",
     "OpenOptions",
+    "check_library",
     "close_writer",
     "connect_reader",
     "connect_writer",
@@ -85,7 +86,7 @@ def prepare_file(path: Path, *, migrations: Sequence[Migration], options: OpenOp
         LibraryTooOldError: SQLite is too old.
         NetworkFilesystemError: The directory is on a network filesystem.
     """
-    _check_library(options)
+    check_library(options)
     _check_filesystem(path)
     if not path.exists():
         _create(path, migrations, options)
@@ -169,7 +170,12 @@ def filesystem_of(path: Path, *, mounts: Path = Path("/proc/self/mountinfo")) ->
     return found[1]
 
 
-def _check_library(options: OpenOptions) -> None:
+def check_library(options: OpenOptions) -> None:
+    """Refuse a SQLite whose WAL can corrupt a database.
+
+    Raises:
+        LibraryTooOldError: It is older than `MIN_LIBRARY`, and that was not allowed.
+    """
     version = options.library or tuple(int(part) for part in apsw.sqlite_lib_version().split("."))
     if version < MIN_LIBRARY and not options.allow_old_library:
         need, have = (".".join(map(str, v)) for v in (MIN_LIBRARY, version))
