@@ -15,7 +15,7 @@ from contextlib import AsyncExitStack
 from typing import Any, Final
 
 from skep.broker.broker import Broker
-from skep.broker.types import SYSTEM, AgentEntry, Draft
+from skep.broker.types import SYSTEM, AgentEntry, BrokerSettings, Draft
 from skep.foundation.clock import Clock
 from skep.foundation.errors import SkepError
 from skep.foundation.log import get_logger
@@ -60,8 +60,12 @@ async def run_daemon(
     *,
     command: Command = harness_command,
     policy: Policy | None = None,
+    limits: BrokerSettings | None = None,
 ) -> None:
     """Run the daemon until `stop` is set; return when all of it is down.
+
+    Args:
+        command: How a harness is started; with `policy` and `limits`, for tests that cannot wait.
 
     Raises:
         SettingError: `agents.toml` or a store cannot be used; says why and what to do.
@@ -72,6 +76,7 @@ async def run_daemon(
         broker = await Broker.open(
             home.hive_db,
             clock=clock,
+            settings=limits,
             options=OpenOptions(allow_old_library=settings.hive.allow_old_sqlite),
         )
         parts.push_async_callback(broker.close)

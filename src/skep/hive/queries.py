@@ -346,7 +346,9 @@ def _audit(tx: HiveTx, params: rows.AuditParams, cursor: str | None) -> _Found:
     found = tx.all("op_audit", _number(cursor, default=_NEVER), params.limit + 1)
     return [
         (
-            rows.AuditRow(id=row[0], at=row[1], actor=row[2], act=row[3], object=row[4], detail=row[5]),
+            rows.AuditRow(
+                id=row[0], at=row[1], actor=row[2], act=row[3], object=row[4] or None, detail=row[5] or None
+            ),
             str(row[0]),
         )
         for row in found

@@ -315,6 +315,8 @@ class Supervisor:
         try:
             while not self._stop.is_set():
                 agent.changed.clear()
+                if why := await self._judged(agent):
+                    return why
                 poked = tasks.spawn(agent.changed.wait())
                 await asyncio.wait(
                     {ended, poked}, timeout=self._policy.look, return_when=asyncio.FIRST_COMPLETED
@@ -322,8 +324,6 @@ class Supervisor:
                 poked.cancel()
                 if ended.done():
                     return _told_exit(ended.result())
-                if why := await self._judged(agent):
-                    return why
         finally:
             await tasks.close()
         return ""

@@ -22,12 +22,12 @@ WHERE id IN (SELECT value FROM json_each(?1));
 -- name: op_thread_people
 -- Who takes part in some threads, in the order in which they came.
 SELECT thread, who FROM (
-  SELECT thread, sender AS who, min(id) AS first, 0 AS side FROM message
+  SELECT thread, sender AS who, min(id) || ' 0' AS came FROM message
   WHERE thread IN (SELECT value FROM json_each(?1)) GROUP BY thread, sender
   UNION ALL
-  SELECT thread, addressed_to, min(id), 1 FROM message
+  SELECT thread, addressed_to, min(id) || ' 1' FROM message
   WHERE thread IN (SELECT value FROM json_each(?1)) GROUP BY thread, addressed_to)
-GROUP BY thread, who ORDER BY thread, min(first), min(side);
+GROUP BY thread, who ORDER BY thread, min(came);
 
 -- name: op_thread_states
 -- Deliveries of some threads by state, and whether their lanes are held.
