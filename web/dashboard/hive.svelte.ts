@@ -68,7 +68,7 @@ interface Turn {
   readonly tool: string;
 }
 
-class Hive {
+export class Hive {
   /** `opening`: nothing is known yet. `away`: what is shown is from `asOf`. */
   line = $state<'opening' | 'live' | 'away'>('opening');
   isSignedOut = $state(false);
