@@ -67,11 +67,9 @@ def resolve(tx: HiveTx, account: Account, *, name: str | None, at: int) -> Perso
         at: Now, UTC milliseconds.
     """
     shown = (name or account.user_id)[:_NAME_MAX]
-    row = tx.one("account_of_person", account.platform, account.namespace, account.user_id)
+    row = tx.one("account_heard", account.platform, account.namespace, account.user_id, at, shown)
     if row is not None:
-        account_id, person, _, state = row
-        tx.run("account_seen", account_id, at, shown)
-        return Person(id=person, is_blocked=state == "blocked")
+        return Person(id=row[0], is_blocked=row[1] == "blocked")
     (person,) = _returned(tx.one("person_insert", shown, None, at))
     tx.one("account_insert", person, account.platform, account.namespace, account.user_id, shown, at)
     return Person(id=person)

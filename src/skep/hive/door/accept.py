@@ -30,6 +30,7 @@ __all__ = ["Accepted", "Arrival", "accept", "intake_key", "refuse"]
 
 _NAME_MAX: Final = 200
 _NUMBER_MAX: Final = 4
+_LABEL_MAX: Final = 200
 _BASE_36: Final = re.compile(r"[0-9a-z]{1,12}")
 
 
@@ -188,7 +189,7 @@ def _answer_by_reply(
     ask = tx.one("door_ask", replied) if replied is not None else None
     if ask is not None and ask[1:3] == (person.principal, "open"):
         return _answer(tx, rules, arrival, chat, person, ask[0], _chosen(_choices(ask), text) or text)
-    ask = tx.one("door_newest_ask", person.principal, chat.id)
+    ask = tx.one("door_newest_ask", person.principal, chat.id) if len(text) <= _LABEL_MAX else None
     if ask is None or (chosen := _chosen(_choices(ask), text)) is None:
         return None
     return _answer(tx, rules, arrival, chat, person, ask[0], chosen)

@@ -173,7 +173,7 @@ class Door:
         return wire.AcceptResult(outcome=kept.outcome, message_id=kept.message_id, reason=kept.reason)
 
     def _told(self, accepted: Accepted) -> None:
-        _log.info(
+        _log.debug(
             "event_accepted",
             outcome=accepted.outcome,
             message_id=accepted.message_id,

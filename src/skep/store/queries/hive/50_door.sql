@@ -1,7 +1,7 @@
--- name: account_of_person
--- Whose account this is, and how that person is.
-SELECT a.id, a.person, a.name, p.state FROM account a JOIN person p ON p.id = a.person
-WHERE a.platform = ?1 AND a.namespace = ?2 AND a.user_id = ?3;
+-- name: account_heard
+-- An account was heard from: whose it is, and how that person is.
+UPDATE account SET seen_at = ?4, name = ?5 WHERE platform = ?1 AND namespace = ?2 AND user_id = ?3
+RETURNING person, (SELECT state FROM person WHERE person.id = account.person);
 
 -- name: door_ask
 -- A question, for whoever is to answer it.
