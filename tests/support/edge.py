@@ -187,13 +187,14 @@ class Edge:
         await gateway.hello(is_skep=is_skep)
         return gateway
 
-    async def code(self, *, ttl_s: int = 900) -> str:
-        """Return a one-time code of the owner."""
-        return (await self.call(control.WEB_CODE, control.WebCodeArgs(ttl_s=ttl_s))).code
+    async def code(self, account: str = "owner", *, ttl_s: int = 900) -> str:
+        """Return a one-time code."""
+        args = control.WebCodeArgs(account=account, ttl_s=ttl_s)
+        return (await self.call(control.WEB_CODE, args)).code
 
-    async def bearer(self) -> dict[str, str]:
+    async def bearer(self, account: str = "owner") -> dict[str, str]:
         """Sign in as a terminal does; return the header of every further request."""
-        body = {"once": await self.code(), "bearer": True}
+        body = {"once": await self.code(account), "bearer": True}
         async with self.http.post(f"{self.url}/api/session", json=body) as answer:
             return {"Authorization": f"Bearer {(await answer.json())['token']}"}
 

@@ -111,12 +111,12 @@ class Egress:
         if isinstance(action, FollowUp):
             return Result(error=f"unsupported op: {action.op}", code="unsupported")
         hints = read_hints(action.metadata)
-        chat = await self._target(frame, action.chat_id, hints, origin)
-        if chat is None:
-            return declined(frame, origin)
-        platform = self._platforms[chat.platform]
-        target = Target(tenant=origin.tenant, gateway_id=origin.gateway_id, chat=chat)
-        async with self._turn(chat):
+        async with self._turn(origin.tenant, action.chat_id):
+            chat = await self._target(frame, action.chat_id, hints, origin)
+            if chat is None:
+                return declined(frame, origin)
+            platform = self._platforms[chat.platform]
+            target = Target(tenant=origin.tenant, gateway_id=origin.gateway_id, chat=chat)
             if hints.idem is not None and not platform.is_exact and _is_kept(action):
                 return await self._once(platform, action, target, hints, hints.idem)
             return await platform.perform(action, target, hints)
@@ -171,9 +171,9 @@ class Egress:
         return result
 
     @asynccontextmanager
-    async def _turn(self, chat: ChatRow) -> AsyncIterator[None]:
+    async def _turn(self, tenant: str, chat_id: str) -> AsyncIterator[None]:
         """Wait until everything that came before for this chat is done."""
-        key = (chat.platform, chat.chat_id)
+        key = (tenant, chat_id)
         turns = self._locks.get(key)
         if turns is None:
             turns = self._locks[key] = _Turns()

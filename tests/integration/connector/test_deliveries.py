@@ -201,6 +201,20 @@ async def test_late_ack_on_a_superseded_socket_counts(rig: Rig) -> None:
     assert not second.in_flight
 
 
+async def test_event_that_a_load_found_first_is_not_given_twice(rig: Rig) -> None:
+    """It is in the table a moment before its commit is told."""
+    event = b'{"text":"one"}'
+    delivery_id = await rig.store.write(
+        lambda tx: tx.deliver(TENANT, INSTANCE, platform="web", message_id="m", event=event, now_ms=0)
+    )
+    receiver = FakeReceiver()
+    rig.attach(receiver)
+    await eventually(lambda: receiver.texts == ["one"])
+    rig.deliveries.offer(TENANT, INSTANCE, delivery_id, event)
+    await rig.accept("two")
+    await eventually(lambda: receiver.texts == ["one", "two"])
+
+
 async def test_what_waited_survives_a_restart(rig: Rig) -> None:
     """The table is the truth: a new process hands it over, and counts it."""
     await rig.accept("one")

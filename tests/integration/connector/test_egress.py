@@ -18,7 +18,7 @@ from skep.store.sqlite.connector import ChatRow, ConnectorStore, ConnectorTx, Ta
 from skep.wire.relay.actions import Action, Hints, Result
 from skep.wire.relay.descriptor import Descriptor
 from skep.wire.relay.frames import Outbound
-from support.edge import Edge, FakeGateway, Tab, running_edge
+from support.edge import CONTROL, Edge, FakeGateway, Tab, running_edge
 from support.waiting import eventually
 
 DECLINED = {
@@ -208,9 +208,18 @@ async def test_guard_accepts_scope_alias_user_and_tags(talk: Talk) -> None:
 
 
 async def test_other_gateway_of_the_tenant_cannot_write_into_the_chat(talk: Talk) -> None:
-    """It serves another instance; and the revoked one cannot any more."""
+    """It serves another instance."""
     other = await talk.edge.gateway("gw-other")
     assert await other.do(talk.action("send", content="x")) == DECLINED
+
+
+async def test_gateway_that_was_revoked_and_made_again_has_no_chats(talk: Talk) -> None:
+    """What it could write to before is forgotten, in memory too."""
+    send = talk.action("send", content="x")
+    assert (await talk.gateway.do(send))["success"]
+    await talk.edge.call(CONTROL.GATEWAY_REVOKE, CONTROL.GatewayRevokeArgs(gateway_id="gw-local"))
+    await talk.edge.ensure()
+    assert await (await talk.edge.gateway()).do(send) == DECLINED
 
 
 async def test_send_before_hello_is_declined(talk: Talk) -> None:
@@ -254,6 +263,8 @@ class FakePlatform:
     repeats_safely: bool = False
     results: list[Result] = field(default_factory=list[Result])
     calls: int = 0
+    running: int = 0
+    said: list[str] = field(default_factory=list[str])
     gate: asyncio.Event | None = None
 
     def descriptor(self, bot_id: str, *, is_skep: bool) -> Descriptor:
@@ -261,8 +272,13 @@ class FakePlatform:
 
     async def perform(self, action: Action, target: Target, hints: Hints) -> Result:
         self.calls += 1
+        self.running += 1
+        assert self.running == 1
         if self.gate is not None:
             await self.gate.wait()
+        await asyncio.sleep(0)
+        self.running -= 1
+        self.said.append(getattr(action, "content", ""))
         return self.results.pop(0)
 
     def delivered(self, tx: ConnectorTx, taken: TakenRow) -> None: ...
@@ -290,9 +306,9 @@ ORIGIN = Origin(
 )
 
 
-def _send(idem: str | None = "r:1", **metadata: object) -> Outbound:
+def _send(idem: str | None = "r:1", *, content: str = "x", **metadata: object) -> Outbound:
     hints = {"scope_id": "s", "idem": idem, **metadata}
-    action = {"op": "send", "chat_id": "c", "content": "x", "metadata": hints}
+    action = {"op": "send", "chat_id": "c", "content": content, "metadata": hints}
     return Outbound(request_id="1", action=msgspec.Raw(msgspec.json.encode(action)))
 
 
@@ -336,15 +352,24 @@ async def test_cut_off_send_is_repeated_where_that_is_safe(store: ConnectorStore
 
 
 async def test_sends_to_one_chat_are_serial(store: ConnectorStore) -> None:
-    """The second waits for the first, and both are answered."""
-    gate = asyncio.Event()
-    platform = FakePlatform(gate=gate, results=[Result(success=True, message_id=name) for name in "ab"])
+    """One at a time, in the order of their frames, also when the chat was not looked up before."""
+    texts = [f"text {i}" for i in range(20)]
+    platform = FakePlatform(results=[Result(success=True, message_id=text) for text in texts])
     egress = Egress(store, {"fake": platform}, SYSTEM_CLOCK)
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(egress.perform(_send(None), ORIGIN)) for _ in range(2)]
-        await eventually(lambda: platform.calls == 1)
-        gate.set()
-    assert [task.result().message_id for task in tasks] == ["a", "b"]
+        tasks = [group.create_task(egress.perform(_send(None, content=text), ORIGIN)) for text in texts]
+    assert [task.result().message_id for task in tasks] == texts
+    assert platform.said == texts
+
+
+async def test_chat_without_a_known_author_needs_its_scope(store: ConnectorStore) -> None:
+    """No discriminator is not the same as an absent one."""
+    chat = ChatRow("fake", "bot", "c", "gw", None, None, b"{}")
+    await store.write(lambda tx: tx.put_chat("t", chat))
+    platform = FakePlatform()
+    egress = Egress(store, {"fake": platform}, SYSTEM_CLOCK)
+    assert (await egress.perform(_send(scope_id=None), ORIGIN)).code == "egress_declined"
+    assert platform.calls == 0
 
 
 async def test_store_that_is_away_is_a_temporary_refusal(store: ConnectorStore) -> None:

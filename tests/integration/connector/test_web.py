@@ -13,6 +13,8 @@ import pytest
 
 from skep.foundation.clock import ManualClock
 from skep.foundation.errors import SkepError
+from skep.foundation.paths import Home
+from skep.store.sqlite.connector import open_connector
 from support.edge import CONTROL, Edge, running_edge
 
 LIMIT = 64 * 1024
@@ -288,6 +290,39 @@ async def test_body_over_the_limit_is_413(edge: Edge, who: dict[str, str]) -> No
         assert await _problem(answer) == (413, "web.too_large")
 
 
+async def test_conversation_of_somebody_else_does_not_exist(tmp_path: Path) -> None:
+    """Every way in answers as if it were not there, and nothing changes."""
+    home = Home(tmp_path / "home")
+    async with running_edge(home.root):
+        pass
+    store = await open_connector(home.connector_db)
+    await store.write(
+        lambda tx: tx.add_web_account("ben", tenant="local", name="Ben", is_owner=False, now_ms=0)
+    )
+    await store.close()
+    async with running_edge(home.root) as edge:
+        gateway = await edge.gateway()
+        ada, ben = await edge.bearer(), await edge.bearer("ben")
+        conversation = await edge.conversation(ada)
+        await (await edge.ready_tab(ada)).send(conversation, "private")
+        await gateway.hear("inbound")
+        tab = await edge.ready_tab(ben)
+        told = [(await tab.send(conversation, "mine now"))["code"]]
+        for kind in ("stop", "read"):
+            await tab.say(t=kind, conversation=conversation)
+            told.append((await tab.hear("error"))["code"])
+        assert told == ["web.not_found"] * 3
+        path = f"{edge.url}/api/conversations/{conversation}"
+        async with edge.http.get(f"{path}/messages", headers=ben) as answer:
+            assert await _problem(answer) == (404, "web.not_found")
+        async with edge.http.patch(path, json={"title": "x"}, headers=ben) as answer:
+            assert await _problem(answer) == (404, "web.not_found")
+        async with edge.http.get(f"{edge.url}/api/conversations", headers=ben) as answer:
+            assert await answer.json() == []
+        assert await gateway.hears_nothing()
+        assert await _list(edge, ada) == [(conversation, "private", 0)]
+
+
 # The socket.
 
 
@@ -510,6 +545,19 @@ async def test_tab_of_another_database_starts_afresh(
     tab = await edge.tab(who, n=900)
     assert [(await tab.hear())["t"] for _ in range(2)] == ["reset", "ready"]
     assert tab.n == 1
+
+
+async def test_tab_that_does_not_read_slows_nobody_and_misses_nothing(tmp_path: Path) -> None:
+    """While it stands still the others go on; when it reads again, everything is there, in order."""
+    async with running_edge(tmp_path / "home", web_per_minute=1_000) as edge:
+        who = await edge.bearer()
+        conversation = await edge.conversation(who)
+        writer, stalled = await edge.ready_tab(who), await edge.ready_tab(who)
+        count = 200
+        for i in range(count):
+            await writer.send(conversation, f"{i} " + "x" * 60_000, client_id=f"w-{i}")
+        texts = [(await stalled.hear("message"))["message"]["text"] for _ in range(count)]
+        assert [text.split()[0] for text in texts] == [str(i) for i in range(count)]
 
 
 async def test_thirty_messages_a_minute(edge: Edge, who: dict[str, str], conversation: str) -> None:
