@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from skep.foundation.clock import Clock
 from skep.hive.ports import RunningTurn
@@ -24,6 +24,9 @@ MIN_GAP_MS: Final = 100
 """Least time between two states of one turn."""
 _MAX_ENDED: Final = 1024
 """Ends kept for a subscriber that does not read; the oldest are dropped first."""
+
+
+TurnState = Literal["started", "text", "tool", "ended", "dropped"]
 
 
 class Subscriber(Protocol):
@@ -53,7 +56,7 @@ class _State:
     route: Route | None
     reply_key: str | None
     shown: tuple[str, ...]
-    state: str = "started"
+    state: TurnState = "started"
     text: str | None = None
     text_bytes: int = 0
     tool: str | None = None
@@ -68,7 +71,7 @@ class _State:
         return Turn(
             turn_id=self.turn_id,
             seq=self.seq,
-            state=self.state,  # type: ignore[arg-type]  # one of the five, set below only
+            state=self.state,
             agent=self.agent,
             route=self.route,
             reply_key=self.reply_key,

@@ -8,9 +8,9 @@ relays it attached. A lease belongs to the connection it went to and ends with i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
-from typing import Final
+from typing import Final, TypeVar
 
 from skep.broker.broker import Broker
 from skep.broker.errors import NotFoundError, StaleLeaseError
@@ -29,6 +29,8 @@ from skep.wire.control.base import Empty, NoArgs
 from skep.wire.control.envelope import Envelope
 
 __all__ = ["AgentPump", "LeaseCalls"]
+
+T = TypeVar("T")
 
 _log = get_logger(part="pump")
 _holders: Final = count(1)
@@ -88,8 +90,10 @@ class LeaseCalls:
         other = self.leases.of_turn(args.turn_id)
         if other is not None and other is not held:
             raise RpcError("conflict", "another turn has this `turn_id`")
-        started = await self.broker.started(args.lease_id, fence=args.fence, turn_id=args.turn_id)
-        if held.turn_id is None:
+        started = await self.on_lease(
+            held, self.broker.started(args.lease_id, fence=args.fence, turn_id=args.turn_id)
+        )
+        if held.turn_id is None and self.leases.of(held.lease_id) is held:
             self.leases.started(held, turn_id=args.turn_id, now_ms=self.clock.now_ms())
             if (turn := held.running) is not None:
                 self.hub.started(turn, route=started.route, reply_key=started.reply_key, shown=started.shown)
@@ -98,11 +102,7 @@ class LeaseCalls:
     async def renew(self, call: Call, args: wire.RenewArgs) -> wire.RenewResult:
         """`pump.renew`: the lease holds on; says whether the turn should stop."""
         held = self._held(call, args.lease_id)
-        try:
-            until = await self.broker.renew(args.lease_id, fence=args.fence)
-        except StaleLeaseError:
-            self.lost(held)
-            raise
+        until = await self.on_lease(held, self.broker.renew(args.lease_id, fence=args.fence))
         return wire.RenewResult(lease_until=until, cancel=held.cancel)
 
     async def ended(self, call: Call, args: wire.EndedArgs) -> wire.EndedResult:
@@ -113,8 +113,9 @@ class LeaseCalls:
         reply = args.reply
         if reply is not None and (cut := cut_body(reply.body))[1]:
             reply = wire.Reply(body=cut[0], attachments=reply.attachments)
-        try:
-            ended = await self.broker.ended(
+        ended = await self.on_lease(
+            held,
+            self.broker.ended(
                 args.lease_id,
                 fence=args.fence,
                 turn_id=args.turn_id,
@@ -122,11 +123,8 @@ class LeaseCalls:
                 reply=reply,
                 code=args.code,
                 platform_message_ids=args.platform_message_ids,
-            )
-        except StaleLeaseError:
-            if held is not None:
-                self.lost(held)
-            raise
+            ),
+        )
         if held is not None:
             self._over(held, outcome=args.outcome, stats=args)
         return wire.EndedResult(
@@ -138,16 +136,28 @@ class LeaseCalls:
         held = self._held(call, args.lease_id)
         rest = {envelope.delivery_id for envelope in held.envelopes}.difference(args.delivery_ids)
         is_all = not args.delivery_ids or not rest
-        await self.broker.nack(
-            args.lease_id,
-            fence=args.fence,
-            delivery_ids=() if is_all else args.delivery_ids,
-            delay_ms=args.delay_ms,
-            reason=args.reason[:200],
+        await self.on_lease(
+            held,
+            self.broker.nack(
+                args.lease_id,
+                fence=args.fence,
+                delivery_ids=() if is_all else args.delivery_ids,
+                delay_ms=args.delay_ms,
+                reason=args.reason[:200],
+            ),
         )
         if is_all:
             self.lost(held)
         return Empty()
+
+    async def on_lease(self, held: HeldLease | None, act: Awaitable[T]) -> T:
+        """Return what `act` gives; when the store says that the lease has ended, forget it here too."""
+        try:
+            return await act
+        except StaleLeaseError:
+            if held is not None:
+                self.lost(held)
+            raise
 
     def lost(self, held: HeldLease) -> None:
         """Forget a lease that ended without its turn's end."""
@@ -170,7 +180,8 @@ class LeaseCalls:
         """End the leases of a connection that is closed."""
         for held in self.leases.of_connection(connection):
             self.lost(held)
-        self.tasks.spawn(self._end_leases(holder_of(connection)))
+        if "holder" in connection.state:  # else it never took one
+            self.tasks.spawn(self._end_leases(holder_of(connection)))
 
     async def _end_leases(self, holder: str) -> None:
         try:
@@ -310,7 +321,9 @@ class AgentPump:
         held = self._calls.leases.of(args.lease_id)
         if held is None or held.connection is not call.connection:
             raise _stale()
-        envelopes, pending = await self._calls.broker.more(args.lease_id, fence=args.fence, limit=args.max)
+        envelopes, pending = await self._calls.on_lease(
+            held, self._calls.broker.more(args.lease_id, fence=args.fence, limit=args.max)
+        )
         took_more(self._calls.hub, held, envelopes)
         return wire.MoreResult(envelopes=envelopes, pending=pending)
 

@@ -59,6 +59,17 @@ async def test_an_event_becomes_one_envelope_and_its_answer_goes_back(hive: Hive
     assert (answer.route.chat_id, answer.route.reply_to, answer.route.answers) == ("c-1", "m-1", ("m-1",))
 
 
+async def test_do_01_an_event_that_cannot_be_stored_is_not_answered_as_taken(hive: Hive) -> None:
+    """The gateway gets an error that it repeats, never an outcome."""
+    gateway = await hive.gateway()
+    await hive.broker.close()
+
+    with pytest.raises(CallError) as raised:
+        await gateway.say("hello")
+
+    assert raised.value.is_worth_repeating
+
+
 async def test_do_02_a_repeat_is_known(hive: Hive) -> None:
     """The same event again answers `duplicate`, and there is one envelope."""
     gateway, concierge = await hive.gateway(), await hive.pump()

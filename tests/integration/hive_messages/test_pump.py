@@ -283,6 +283,25 @@ async def test_rs_08_what_drain_cuts_off_is_not_lost(tmp_path: Path) -> None:
     assert again.envelopes[0].redelivered
 
 
+async def test_tu_03_an_interrupt_stops_the_running_turn_of_its_lane(hive: Hive) -> None:
+    """At once; a message that is not urgent stops nothing."""
+    concierge = await hive.pump()
+    await hive.broker.send(OPERATOR, Draft(to="agent:concierge", body="go", session="s"))
+    lease, _ = await concierge.begin()
+
+    await hive.broker.send(OPERATOR, Draft(to="agent:concierge", body="more", session="s"))
+    await asyncio.sleep(0.05)
+    assert concierge.cancels == []
+    await hive.broker.send(
+        OPERATOR, Draft(to="agent:concierge", body="stop", session="s", urgency="interrupt")
+    )
+
+    await eventually(lambda: [cancel.lease_id for cancel in concierge.cancels] == [lease.lease_id])
+    await concierge.end(lease, "cancelled")
+    (following,) = await concierge.take()
+    assert following.envelopes[0].body == "stop"
+
+
 async def test_nack_gives_back_without_blame(hive: Hive) -> None:
     """The attempt is not counted, and the lane is free."""
     concierge = await hive.pump()

@@ -74,7 +74,9 @@ class SendArgs(Args, frozen=True):
     session: Session | None = None
     urgency: Urgency = "normal"
     idem: Idem | None = None
-    not_before: Annotated[int, Meta(ge=0, description="earliest delivery, UTC milliseconds")] | None = None
+    not_before: (
+        Annotated[int, Meta(ge=0, le=1 << 53, description="earliest delivery, UTC milliseconds")] | None
+    ) = None
     deadline_s: DeadlineS | None = None
     attachments: Annotated[tuple[Attachment, ...], Meta(max_length=16)] = ()
 
@@ -221,7 +223,7 @@ class RemindArgs(Args, frozen=True):
 
     body: str
     in_s: Annotated[float, Meta(gt=0, description="seconds from now, at least 10")] | None = None
-    at: Annotated[int, Meta(ge=0, description="when, UTC milliseconds")] | None = None
+    at: Annotated[int, Meta(ge=0, le=1 << 53, description="when, UTC milliseconds")] | None = None
     session: Session | None = None
     missed: Annotated[
         Literal["once", "skip", "all"], Meta(description="what to do when Skep was stopped at that time")

@@ -102,6 +102,8 @@ class ToolService:
         return await self._call(agent, held.lane, held, call)
 
     async def _owns(self, agent: str, lane: int) -> bool:
+        if not 0 < lane < 1 << 63:
+            return False
         row = await self._broker.view(lambda tx: tx.one("lane", lane))
         return row is not None and row[1] == f"agent:{agent}"
 
