@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from skep.broker import letters, rights
-from skep.broker.errors import ClosedError, InvalidArgumentError, NotFoundError, TooManyOpenError
+from skep.broker.errors import ClosedError, InvalidArgumentError, TooManyOpenError
 from skep.broker.ops import chat_for_person, deliver, insert_message, send, to_chat
 from skep.broker.rules import Rules, charge
 from skep.broker.types import BROADCAST, OPERATOR_INBOX, SYSTEM, Actor, AskRow, Draft, Sent
@@ -78,7 +78,7 @@ def answer(
     """
     ask = tx.one("ask", ask_id)
     if ask is None or (actor.principal != ask[3] and actor.role != "operator"):
-        raise NotFoundError("there is no such ask")
+        raise rights.missing()
     if ask[4] != "open":
         raise ClosedError(f"the ask is {ask[4]}")
     draft = Draft(to=ask[1], kind="answer", body=body, chat=chat)
@@ -110,7 +110,7 @@ def cancel(tx: HiveTx, rules: Rules, actor: Actor, ask_id: str) -> str:
     """Cancel an open ask; a question that nobody has seen is taken back."""
     ask = tx.one("ask", ask_id)
     if ask is None:
-        raise NotFoundError("there is no such ask")
+        raise rights.missing()
     rights.may_close_ask(actor, ask[1])
     if not tx.run("ask_close", ask_id, "cancelled", rules.time.stamp(), None):
         raise ClosedError(f"the ask is {ask[4]}")
@@ -152,7 +152,7 @@ def claim(tx: HiveTx, rules: Rules, actor: Actor, ask_id: str) -> tuple[str, str
     """Return the state of an ask and its answer; the answer's envelope is then done, not waiting."""
     ask = tx.one("ask", ask_id)
     if ask is None or ask[1] != actor.principal:
-        raise NotFoundError("there is no such ask")
+        raise rights.missing()
     text = tx.one("ask_answer_text", ask_id) if ask[4] == "answered" else None
     if text is None:
         return ask[4], None

@@ -16,7 +16,6 @@ from typing import Any, Final, Self, TypeVar
 import msgspec
 
 from skep.broker import asks, leases, letters, ops, reminders, rights, sweeps
-from skep.broker.errors import NotFoundError
 from skep.broker.rules import Rules
 from skep.broker.types import (
     Actor,
@@ -102,7 +101,7 @@ class Broker:
         self.doorbells: Final = doorbells
         self.epoch = 0
         self.cut_off: tuple[LostLease, ...] = ()
-        self.on_change = on_change
+        self.on_change: OnChange | None = on_change
         self._store: SqliteEngine[SqliteHiveTx]
         self._old_at = 0
 
@@ -586,7 +585,7 @@ class Broker:
         def op(tx: HiveTx) -> tuple[dict[str, Any], ...]:
             row = tx.one("message", message_id)
             if row is None or not rights.sees_message(tx, actor, row):
-                raise NotFoundError("there is no such message")
+                raise rights.missing()
             who = None if actor.role in ("operator", "system") else actor.principal
             rows = tx.all("thread_messages", row[4], before, who, limit)
             names = ("id", "kind", "from", "to", "body", "in_reply_to", "created_at")

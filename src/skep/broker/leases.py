@@ -10,9 +10,9 @@ import secrets
 from collections.abc import Sequence
 from typing import Final
 
-from skep.broker import asks, letters
+from skep.broker import asks, letters, rights
 from skep.broker.envelopes import envelope_of, pending_of, reply_key_of, route_of
-from skep.broker.errors import NotFoundError, NoTurnError, StaleLeaseError, TooLargeError
+from skep.broker.errors import NoTurnError, StaleLeaseError, TooLargeError
 from skep.broker.ops import OUT, insert_message, send, to_chat
 from skep.broker.rules import Rules
 from skep.broker.types import (
@@ -122,7 +122,7 @@ def more_of_turn(
     """
     row = tx.one("lane", actor.lane) if actor.lane is not None else None
     if actor.lane is not None and (row is None or row[1] != actor.principal):
-        raise NotFoundError("there is no such lane")
+        raise rights.missing()
     if row is None or row[8] is None or (actor.turn_id is not None and row[8] != actor.turn_id):
         raise NoTurnError("no turn runs here")
     return more(tx, rules, row[5], fence=row[6], limit=limit, call_id=call_id)

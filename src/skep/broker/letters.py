@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from skep.broker import rights
-from skep.broker.errors import ClosedError, NoRouteError, NotFoundError
+from skep.broker.errors import ClosedError, NoRouteError
 from skep.broker.ops import deliver, insert_message, to_chat
 from skep.broker.rules import Rules
 from skep.broker.types import OPERATOR_INBOX, SYSTEM, Actor, Draft
@@ -106,7 +106,7 @@ def cancel(tx: HiveTx, rules: Rules, actor: Actor, delivery_id: int) -> str:
     """Cancel a delivery that is scheduled or ready; return its state."""
     row = tx.one("delivery", delivery_id)
     if row is None:
-        raise NotFoundError("there is no such delivery")
+        raise rights.missing()
     rights.may_cancel_delivery(actor, row[12], row[7])
     if row[1] not in ("scheduled", "ready"):
         raise ClosedError(f"the delivery is {row[1]}")
@@ -118,14 +118,14 @@ def requeue(tx: HiveTx, rules: Rules, actor: Actor, delivery_id: int) -> str:
     """Make a dead delivery ready again, at the end of its lane; return its state."""
     row = tx.one("delivery", delivery_id)
     if row is None:
-        raise NotFoundError("there is no such delivery")
+        raise rights.missing()
     rights.may_handle_dead(actor, row[12], row[7])
     if row[1] not in ("dead", "expired"):
         raise ClosedError(f"the delivery is {row[1]}")
     now = rules.time.steady()
     place = tx.one("lane_put_due", row[2], row[3], now)
     if place is None or not tx.run("delivery_requeue", delivery_id, place[0], now):
-        raise NotFoundError("there is no such delivery")
+        raise rights.missing()
     tx.signals.extend((("delivery", delivery_id, row[10], row[2], row[7], "ready"), place[1]))
     return "ready"
 
@@ -134,7 +134,7 @@ def drop(tx: HiveTx, rules: Rules, actor: Actor, delivery_id: int) -> str:
     """Give a dead delivery up for good; return its state."""
     row = tx.one("delivery", delivery_id)
     if row is None:
-        raise NotFoundError("there is no such delivery")
+        raise rights.missing()
     rights.may_handle_dead(actor, row[12], row[7])
     if not tx.run("delivery_drop", delivery_id, rules.time.stamp()):
         raise ClosedError(f"the delivery is {row[1]}")

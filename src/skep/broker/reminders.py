@@ -12,7 +12,6 @@ from skep.broker.errors import (
     AlreadySentError,
     IdempotencyConflictError,
     InvalidArgumentError,
-    NotFoundError,
     TooFarError,
     TooLargeError,
     TooManyOpenError,
@@ -96,7 +95,7 @@ def cancel(tx: HiveTx, actor: Actor, reminder_id: str) -> str:
     """Cancel an armed reminder. Against one that fires, exactly one wins."""
     row = tx.one("reminder", reminder_id)
     if row is None:
-        raise NotFoundError("there is no such reminder")
+        raise rights.missing()
     rights.owns(actor, row[1])
     if not tx.run("reminder_cancel", reminder_id):
         raise AlreadySentError(f"the reminder is {row[2]}")

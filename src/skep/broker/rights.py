@@ -21,6 +21,7 @@ __all__ = [
     "may_interrupt",
     "may_send_to_agent",
     "may_send_to_person",
+    "missing",
     "owns",
     "sees_message",
 ]
@@ -60,6 +61,11 @@ def may_broadcast(actor: Actor) -> None:
         raise NotAllowedError("a person may not broadcast")
 
 
+def missing() -> NotFoundError:
+    """Return the one refusal for what is not there and for what is another's: nobody can tell them apart."""
+    return NotFoundError("there is no such id")
+
+
 def sees_message(tx: HiveTx, actor: Actor, message: Row, *, chat: int | None = None) -> bool:
     """Return whether the actor may read (and so reply to) this message."""
     message_id, _, sender, addressed_to, _, _, message_chat, *_ = message
@@ -75,7 +81,7 @@ def sees_message(tx: HiveTx, actor: Actor, message: Row, *, chat: int | None = N
 def owns(actor: Actor, owner: str) -> None:
     """Refuse everybody but the owner and operators, as if it were not there."""
     if actor.role not in ("operator", "system") and actor.principal != owner:
-        raise NotFoundError("there is no such id")
+        raise missing()
 
 
 def may_close_ask(actor: Actor, asker: str) -> None:
@@ -95,12 +101,12 @@ def may_handle_dead(actor: Actor, sender: str, recipient: str) -> None:
     if actor.role in ("operator", "system"):
         return
     if actor.role != "manager":
-        raise NotFoundError("there is no such delivery")
+        raise missing()
     if not (sender.startswith("agent:") and recipient.startswith("agent:")) or actor.principal in (
         sender,
         recipient,
     ):
-        raise NotFoundError("there is no such delivery")
+        raise missing()
 
 
 def _admits(setting: str, who: str) -> bool:

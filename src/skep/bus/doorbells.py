@@ -44,3 +44,7 @@ class Doorbells:
                 rest.discard(event)
                 if not rest:
                     del self._listeners[name]
+
+    def names(self) -> frozenset[str]:
+        """Return what is listened for."""
+        return frozenset(self._listeners)
