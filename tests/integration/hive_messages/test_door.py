@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-from shutil import rmtree
 from typing import Any
 
 import pytest
@@ -22,14 +19,6 @@ MALFORMED: dict[str, object] = {
     "group id is a number": person_event("hi", chat_type="group", chat_id=7),  # type: ignore[arg-type]
     "nothing names it": person_event("hi", message_id=None),
 }
-
-
-@pytest.fixture
-def root() -> Iterator[Path]:
-    """Give a directory that outlives one hive."""
-    path = Path(tempfile.mkdtemp(prefix="skep-"))
-    yield path
-    rmtree(path, ignore_errors=True)
 
 
 async def test_an_event_becomes_one_envelope_and_its_answer_goes_back(hive: Hive) -> None:

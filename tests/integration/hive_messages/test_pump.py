@@ -267,15 +267,15 @@ async def test_drain_waits_for_turns_and_grants_nothing(hive: Hive) -> None:
     assert await concierge.take(wait_ms=50) == []
 
 
-async def test_rs_08_what_drain_cuts_off_is_not_lost(tmp_path: Path) -> None:
+async def test_rs_08_what_drain_cuts_off_is_not_lost(root: Path) -> None:
     """A turn that does not end in time is redelivered at the next start, marked."""
-    async with open_hive(root=tmp_path / "h") as hive:
+    async with open_hive(root=root) as hive:
         concierge = await hive.pump()
         await mail(hive, "hello")
         lease, _ = await concierge.begin()
         await hive.messages.drain(0.05)
         assert concierge.cancels == []
-    async with open_hive(root=tmp_path / "h") as hive:
+    async with open_hive(root=root) as hive:
         concierge = await hive.pump()
         (again,) = await concierge.take()
 
