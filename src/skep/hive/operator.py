@@ -10,9 +10,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
 
+from skep.broker.errors import AlreadySentError
 from skep.broker.types import Actor
 from skep.foundation.clock import Clock
-from skep.foundation.rpc import Call, Connection, Handler, Listener
+from skep.foundation.rpc import Call, Connection, Handler, Listener, RpcError
 from skep.hive.auth import OPERATOR, Auth, Session
 from skep.hive.overview import Overview
 from skep.hive.queries import Queries
@@ -205,7 +206,11 @@ class Operator:
 
     async def _reminder_cancel(self, args: operator.CancelArgs, who: str) -> operator.CancelResult:
         await self._steering.audit(who, "reminder.cancel", about=args.id[:64])
-        return operator.CancelResult(state=await self._steering.cancel_reminder(_actor(who), args.id))
+        try:
+            state = await self._steering.cancel_reminder(_actor(who), args.id)
+        except AlreadySentError as error:  # a code of agents' tools, which this socket does not have
+            raise RpcError("closed", error.problem, hint=error.hint) from error
+        return operator.CancelResult(state=state)
 
     async def _daemon_stop(self, _call: Call, _args: NoArgs) -> Empty:
         await self._steering.audit(OPERATOR, "daemon.stop")
