@@ -19,16 +19,14 @@ import warnings
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
-from skep.foundation.secret import Secret
+from skep.foundation.secret import SHORT, Secret
 
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["MASK", "MIN_MATCHED", "Redactor", "redact"]
+__all__ = ["MASK", "Redactor", "is_secret_like", "redact"]
 
 MASK: Final = "***"
-MIN_MATCHED: Final = 6
-"""Shorter values are not looked for: that would blank ordinary words."""
 _MAX_WRAPPED: Final = 1024
 """Longest value that is also looked for with line breaks anywhere in it, in characters."""
 
@@ -59,6 +57,11 @@ def redact(text: str, *, known: tuple[str, ...] = ()) -> str:
     return _LONG_RUN.sub(_mask_run, text)
 
 
+def is_secret_like(word: str) -> bool:
+    """Return whether `word` has the form of a known kind of key: it does not belong on a command line."""
+    return any(pattern.search(word) for pattern in _PATTERNS[:1] + _PATTERNS[3:-1])
+
+
 def _mask_run(match: re.Match[str]) -> str:
     """Mask a long run that is hex or looks random; leave paths and long words."""
     run = match[0]
@@ -80,7 +83,7 @@ class Redactor:
             text = secret.reveal()
             parts = {text, text.strip(), *text.splitlines()}
             for part in parts:
-                if len(part) >= MIN_MATCHED:
+                if len(part) >= SHORT:
                     self._forms.update(_patterns_of(part))
         ordered = sorted(self._forms, key=len, reverse=True)
         self._pattern = re.compile("|".join(ordered)) if ordered else None
@@ -164,7 +167,7 @@ def _patterns_of(text: str) -> set[str]:
         inside = coded[(0, 2, 3)[shift] : -4 if coded.endswith(b"=") else None].decode()
         if shift == 0:
             forms |= {coded.decode().rstrip("="), base64.urlsafe_b64encode(raw).decode().rstrip("=")}
-        if len(inside) >= MIN_MATCHED:
+        if len(inside) >= SHORT:
             forms |= {inside, inside.replace("+", "-").replace("/", "_")}
     patterns = {re.escape(form) for form in forms}
     if len(text) <= _MAX_WRAPPED:

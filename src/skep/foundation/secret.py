@@ -10,7 +10,10 @@ import hashlib
 import hmac
 from typing import Final, NoReturn, SupportsIndex, final
 
-__all__ = ["Secret"]
+__all__ = ["SHORT", "Secret"]
+
+SHORT: Final = 6
+"""A shorter value is weak, and is not looked for in text: that would blank ordinary words."""
 
 
 @final
@@ -34,6 +37,10 @@ class Secret:
     @property
     def is_empty(self) -> bool:
         return not self.__text
+
+    @property
+    def is_short(self) -> bool:
+        return len(self.__text) < SHORT
 
     def __repr__(self) -> str:
         return f"<secret {self.name}>"
