@@ -30,7 +30,8 @@ export class Draft {
 export interface Work {
   readonly agent: string;
   readonly since: number;
-  readonly heardAt: number;
+  /** The line broke since. */
+  readonly isStale?: boolean;
 }
 
 export class Conversation {
@@ -194,11 +195,12 @@ export class Book {
       }
       case 'typing': {
         const conversation = this.of(event.conversation);
-        const at = this.#now();
-        const was = conversation.working.get(event.agent);
-        if (event.on)
-          conversation.working.set(event.agent, { agent: event.agent, since: was?.since ?? at, heardAt: at });
-        else conversation.working.delete(event.agent);
+        if (event.on) {
+          const since = conversation.working.get(event.agent)?.since ?? this.#now();
+          conversation.working.set(event.agent, { agent: event.agent, since });
+        } else {
+          conversation.working.delete(event.agent);
+        }
         return undefined;
       }
       case 'draft': {
@@ -219,28 +221,25 @@ export class Book {
     }
   }
 
-  /** The line broke: who worked may have ended since. */
+  /** The line broke: who worked may have ended since. A line that comes back at once changes nothing in view. */
   doubt(): void {
     for (const conversation of this.conversations.values()) {
-      conversation.working.clear();
+      for (const [agent, work] of conversation.working)
+        conversation.working.set(agent, { ...work, isStale: true });
       for (const draft of conversation.drafts.values()) draft.isStale = true;
     }
+  }
+
+  /** The line is away: nobody is known to work. */
+  rest(): void {
+    for (const conversation of this.conversations.values()) conversation.working.clear();
   }
 
   /** The line is back and has told what runs: what it did not name is over. */
   settle(): void {
     for (const conversation of this.conversations.values()) {
+      for (const [agent, work] of conversation.working) if (work.isStale) conversation.working.delete(agent);
       for (const [id, draft] of conversation.drafts) if (draft.isStale) conversation.drafts.delete(id);
-    }
-  }
-
-  /** Drop marks of work that nobody renewed: the daemon repeats them every few seconds. */
-  expire(withinMs: number): void {
-    const oldest = this.#now() - withinMs;
-    for (const conversation of this.conversations.values()) {
-      for (const [agent, { heardAt }] of conversation.working) {
-        if (heardAt < oldest) conversation.working.delete(agent);
-      }
     }
   }
 }

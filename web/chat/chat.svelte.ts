@@ -18,7 +18,6 @@ const KEEP = 100;
 const STORED_WITHIN_MS = 10_000;
 /** What another tab keeps is sent by us when that tab did not do so. */
 const OTHERS_AFTER_MS = 4000;
-const WORK_WITHIN_MS = 12_000;
 const SETTLE_AFTER_MS = 1500;
 const AGAIN_AFTER_MS = 2000;
 
@@ -106,9 +105,8 @@ export class Chat {
   /** Begin; returns what ends it. */
   start(): () => void {
     this.#line.start();
-    this.#quietTimer = setTimeout(() => (this.isOffline = this.line.at !== 'open'), QUIET_MS);
+    this.#quietTimer = setTimeout(() => this.#away(), QUIET_MS);
     void this.loadList();
-    const sweep = setInterval(() => this.book.expire(WORK_WITHIN_MS), 2000);
     const wake = (): void => this.#line.now();
     const visible = (): void => {
       if (document.visibilityState !== 'visible') return;
@@ -131,7 +129,6 @@ export class Chat {
       window.removeEventListener('offline', lost);
       window.removeEventListener('storage', others);
       document.removeEventListener('visibilitychange', visible);
-      clearInterval(sweep);
       clearTimeout(this.#quietTimer);
       clearTimeout(this.#sentTimer);
       cancelAnimationFrame(this.#frame);
@@ -223,21 +220,15 @@ export class Chat {
   write(
     text: string,
     { conversation, thread }: { conversation: string | undefined; thread?: string | undefined },
-  ): string {
+  ): { readonly id: string; readonly to: string } {
+    const id = newId();
     const to = conversation ?? `new:${newId()}`;
     const at = Math.max(Date.now(), this.#lastKept + 1);
     this.#lastKept = at;
-    const whole = this.#outbox.add({
-      id: newId(),
-      conversation: to,
-      text,
-      at,
-      ...(thread ? { thread } : {}),
-    });
-    this.isFull = !whole;
+    this.isFull = !this.#outbox.add({ id, conversation: to, text, at, ...(thread ? { thread } : {}) });
     this.kept = [...this.#outbox.all];
     this.#pump();
-    return to;
+    return { id, to };
   }
 
   /** Take back what was not sent yet. */
@@ -342,9 +333,15 @@ export class Chat {
       this.#outbox.cut();
       if (was === 'open') this.book.doubt();
       this.stopping = new Set();
-      this.#quietTimer ??= setTimeout(() => (this.isOffline = this.line.at !== 'open'), QUIET_MS);
+      this.#quietTimer ??= setTimeout(() => this.#away(), QUIET_MS);
     }
     if (state.at === 'over') this.#onOver();
+  }
+
+  #away(): void {
+    if (this.line.at === 'open') return;
+    this.isOffline = true;
+    this.book.rest();
   }
 
   #hear(event: ServerEvent): void {

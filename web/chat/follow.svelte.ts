@@ -14,7 +14,7 @@ export class Follow {
   #node: HTMLElement | undefined;
   #inner: HTMLElement | undefined;
   #space: HTMLElement | undefined;
-  #anchor: HTMLElement | undefined;
+  #anchor: (() => Element | null | undefined) | undefined;
   #gestureAt = -GESTURE_MS;
   #isHeld = false;
   #lastTop = 0;
@@ -22,7 +22,7 @@ export class Follow {
   /** Go to the end and stay there. */
   start(): void {
     this.on = true;
-    this.#toEnd();
+    this.#fit();
   }
 
   /** Another conversation is in view: it begins at its end. */
@@ -31,9 +31,9 @@ export class Follow {
     this.start();
   }
 
-  /** Own words were sent: `row` comes to the top third, and the answer below it. */
-  rest(row: HTMLElement | undefined): void {
-    this.#anchor = row;
+  /** Own words were sent: the row that `find` finds comes to the top third, and the answer below it. */
+  rest(find: () => Element | null | undefined): void {
+    this.#anchor = find;
     this.start();
   }
 
@@ -147,8 +147,9 @@ export class Follow {
     const inner = this.#inner;
     if (!node || !inner || !this.#space) return;
     let space = 0;
-    if (this.#anchor?.isConnected) {
-      const below = inner.getBoundingClientRect().bottom - this.#anchor.getBoundingClientRect().top;
+    const row = this.#anchor?.();
+    if (row) {
+      const below = inner.getBoundingClientRect().bottom - row.getBoundingClientRect().top;
       space = Math.max(0, Math.floor(node.clientHeight * (1 - REST_AT) - below));
     }
     this.#space.style.height = `${space}px`;
