@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from aiohttp import web
 from playwright.async_api import Browser, Page, async_playwright
 
 from skep.foundation.clock import SYSTEM_CLOCK
@@ -490,3 +491,84 @@ async def test_sign_out_leaves_nothing(browser: Browser, running: Running) -> No
 
     assert running.daemon.sessions == set()
     assert await page.context.cookies() == []
+
+
+@dataclass
+class Neighbour:
+    """Another server on this machine, as the chat is, or as something hostile may be."""
+
+    port: int = 0
+    cookies: list[str] = field(default_factory=list[str])
+    page: str = "<!doctype html><title>neighbour</title>"
+
+    async def answer(self, request: web.Request) -> web.Response:
+        """Note the cookies that came, and give the page."""
+        self.cookies.append(request.headers.get("Cookie", ""))
+        return web.Response(text=self.page, content_type="text/html")
+
+
+@pytest.fixture
+async def neighbour() -> AsyncIterator[Neighbour]:
+    """A server on both names."""
+    there = Neighbour()
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", there.answer)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    there.port = int(runner.addresses[0][1])
+    yield there
+    await runner.cleanup()
+
+
+async def test_bo_07_the_chats_name_never_gets_the_cookie(
+    browser: Browser, running: Running, neighbour: Neighbour
+) -> None:
+    """Cookies ignore ports, so the chat has another name: nothing of the dashboard's goes there."""
+    watched = await opened(browser, running, quiet_hive(SYSTEM_CLOCK.now_ms()))
+    names = {cookie.get("name") for cookie in await watched.page.context.cookies(running.origin)}
+    await watched.page.goto(f"http://127.0.0.1:{neighbour.port}/")
+
+    assert names == {"skep_dashboard"}
+    assert set(neighbour.cookies) == {""}
+
+
+ATTACK = """async origin => {
+  const tried = [];
+  const note = async (name, work) => {
+    try { tried.push([name, await work()]); } catch (error) { tried.push([name, error.name]); }
+  };
+  const post = (headers, body) => fetch(`${origin}/api/call/ask.cancel`,
+    {method: 'POST', credentials: 'include', mode: headers ? 'cors' : 'no-cors', headers, body})
+    .then(answer => answer.type);
+  await note('json', () => post({'Content-Type': 'application/json'}, '{"id":"a0"}'));
+  await note('simple', () => post(undefined, '{"id":"a0"}'));
+  await note('events', () => new Promise(done => {
+    const source = new EventSource(`${origin}/api/events`, {withCredentials: true});
+    source.onopen = () => done('open');
+    source.onerror = () => { source.close(); done('refused'); };
+  }));
+  await note('sign out', () => fetch(`${origin}/api/session`, {method: 'DELETE', credentials: 'include'})
+    .then(answer => answer.type));
+  return Object.fromEntries(tried);
+}"""
+
+
+@pytest.mark.parametrize("name", ["localhost", "127.0.0.1"])
+async def test_ps_05_page_of_another_port_changes_nothing(
+    browser: Browser, running: Running, neighbour: Neighbour, name: str
+) -> None:
+    """A page of the same name (it has the cookie) or of another one: no call, no stream, no sign-out."""
+    watched = await opened(browser, running, busy_hive(SYSTEM_CLOCK.now_ms()))
+    page = await watched.page.context.new_page()
+    await page.goto(f"http://{name}:{neighbour.port}/")
+    running.daemon.calls.clear()
+    streams = len(running.daemon.subscribed_after)
+
+    got = await page.evaluate(ATTACK, running.origin)
+
+    acts = [name for name, _, _ in running.daemon.calls if name in {"ask.cancel", "auth.logout"}]
+    assert acts == []
+    assert got["events"] == "refused"
+    assert len(running.daemon.subscribed_after) == streams
+    assert running.daemon.sessions == {"session-1"}
