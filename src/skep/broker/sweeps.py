@@ -27,7 +27,9 @@ def boot(tx: HiveTx, rules: Rules) -> tuple[int, tuple[LostLease, ...]]:
     tx.run("meta_set", "boot_epoch", str(epoch))
     lost = leases.lose(tx, rules, tx.all("leases_all"), blame=False)
     tx.run("lanes_unhold_boot")
-    tx.run("lanes_clamp", rules.time.steady())
+    now = rules.time.steady()
+    tx.run("lanes_clamp", now)
+    tx.run("deliveries_clamp", now)
     return epoch, lost
 
 

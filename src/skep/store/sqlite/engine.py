@@ -79,6 +79,7 @@ class _Work(Generic[TxT]):
 
 _STOP: Final = object()
 _BROKEN_DISK: Final = (apsw.FullError, apsw.IOError, apsw.ReadOnlyError, apsw.CantOpenError, apsw.NoMemError)
+_BROKEN_READ: Final = (apsw.IOError, apsw.CantOpenError, apsw.NoMemError)
 _DAMAGED: Final = (apsw.CorruptError, apsw.NotADBError)
 
 
@@ -237,7 +238,7 @@ class SqliteEngine(Generic[TxT]):
                 return op(self._local.tx)
             finally:
                 db.execute("ROLLBACK")
-        except (*_BROKEN_DISK, *_DAMAGED) as exc:
+        except (*_BROKEN_READ, *_DAMAGED) as exc:
             raise _as_store_error(self.path, exc) from exc
 
     # Writing, in the writer thread.

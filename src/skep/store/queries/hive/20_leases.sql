@@ -118,7 +118,7 @@ UPDATE lane SET lease_id = NULL, fence = fence + ?5, lease_holder = NULL, leased
   turn_id = NULL, call_id = NULL, call_seq = NULL, ready_n = ready_n + ?2,
   head_at = CASE WHEN ready_n + ?2 > 0 THEN max(?3, min(?4, (SELECT at FROM delivery
     WHERE delivery.lane = lane.id AND done_at IS NULL AND state = 'ready' ORDER BY lane_seq LIMIT 1))) END,
-  urgency = CASE WHEN urgency > 0 THEN coalesce((SELECT max(urgency) FROM delivery
+  urgency = CASE WHEN urgency > 0 OR ?2 > 0 THEN coalesce((SELECT max(urgency) FROM delivery
     WHERE delivery.lane = lane.id AND done_at IS NULL AND state = 'ready' AND urgency > 0), 0) ELSE 0 END,
   done_turn = coalesce(?6, done_turn), done_reply = CASE WHEN ?6 IS NULL THEN done_reply ELSE ?7 END
 WHERE id = ?1 RETURNING ready_n, mailbox;
@@ -186,6 +186,10 @@ SELECT 1 FROM lane WHERE mailbox = ?1 AND lease_id IS NOT NULL LIMIT 1;
 -- name: lanes_clamp
 -- After a start: no lane waits for a time of the clock before.
 UPDATE lane SET head_at = ?1 WHERE head_at > ?1 AND ready_n > 0;
+
+-- name: deliveries_clamp
+-- After a start: nothing that is ready counts as younger than now.
+UPDATE delivery SET at = ?1 WHERE done_at IS NULL AND state = 'ready' AND at > ?1;
 
 -- name: lanes_unhold_boot
 -- After a start: what was held for the process before is free.
