@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import stat
-import sys
 from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path

@@ -56,6 +56,7 @@ def up(
     Example: skep up --chat-port 0 --dashboard-port 0
     """
     home = default_home()
+    home.prepare()
     settings = load(home)
     return run_async(_Up(home, settings, chat_port, dashboard_port).run())
 
@@ -81,7 +82,6 @@ class _Up:
         self._is_own_connector = not relay_url
 
     async def run(self) -> int:
-        self._home.prepare()
         with _lock(self._home.up_lock):
             self._chat = _free_port(self._chat, "--chat-port")
             self._web = _free_port(self._web, "--dashboard-port")
@@ -174,10 +174,12 @@ class _Up:
         sys.stdout.flush()
 
     async def _watch(self) -> None:
+        """Keep the children running until asked to stop."""
         async with asyncio.TaskGroup() as group:
-            for child in self._children.values():
-                group.create_task(child.keep(self._stop))
-            group.create_task(self._rotate_logs())
+            watching = [group.create_task(child.keep(self._stop)) for child in self._children.values()]
+            await self._rotate_logs()
+            for task in watching:
+                task.cancel()
 
     async def _rotate_logs(self) -> None:
         while not self._stop.is_set():

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
 from skep.foundation.rpc import CallError
@@ -22,6 +23,8 @@ _WORD_S: Final = 0.008
 _SLOW_WORD_S: Final = 0.5
 _SLOW_WORDS: Final = 40
 _ASK_WAIT_S: Final = 20
+_THREADS_SHOWN: Final = 10
+_SESSIONS_KEPT: Final = 1_000
 _UNIT: Final = "s|secs?|seconds?|m|mins?|minutes?|h|hours?"
 _UNITS_S: Final = {"s": 1, "second": 1, "sec": 1, "m": 60, "minute": 60, "min": 60, "h": 3600, "hour": 3600}
 
@@ -29,7 +32,13 @@ Act = Callable[[Turn, "re.Match[str]"], Awaitable[str]]
 
 
 class Rehearsal:
-    """Answers plain requests; the first pattern that fits wins."""
+    """Answers plain requests; the first pattern that fits wins.
+
+    Remembers, of each conversation, which threads it has seen since it started, and nothing else.
+    """
+
+    def __init__(self) -> None:
+        self._threads: Final[dict[str, deque[str]]] = {}
 
     async def run(self, turn: Turn) -> str | None:
         """Answer each person's message, do what a reminder says, count words when asked."""
@@ -42,23 +51,30 @@ class Rehearsal:
             return _answer_agent(head)
         if head.kind in ("system", "receipt"):
             return None
-        answers = [await _answer(turn, envelope) for envelope in list(turn.envelopes)]
+        answers = [await self._answer(turn, envelope) for envelope in list(turn.envelopes)]
         text = "\n\n".join(answers)
         if not turn.text:
             await _stream(turn, text)
         return text
 
-
-async def _answer(turn: Turn, envelope: Envelope) -> str:
-    text = " ".join(envelope.body.split())
-    for pattern, act in _REQUESTS:
-        if found := pattern.fullmatch(text):
-            try:
-                return await act(turn, found)
-            except CallError as error:
-                hint = f" {error.hint}" if error.hint else ""
-                return f"That did not work: {error.problem}.{hint} (`{error.wire_code}`)"
-    return _echo(turn, envelope)
+    async def _answer(self, turn: Turn, envelope: Envelope) -> str:
+        seen = self._threads.pop(envelope.session, None) or deque[str](maxlen=_THREADS_SHOWN)
+        self._threads[envelope.session] = seen  # the one that was used last stays longest
+        if len(self._threads) > _SESSIONS_KEPT:
+            del self._threads[next(iter(self._threads))]
+        if envelope.thread not in seen:
+            seen.append(envelope.thread)
+        text = " ".join(envelope.body.split())
+        try:
+            if _SHOW_MESSAGES.fullmatch(text):
+                return await _show_messages(turn, seen)
+            for pattern, act in _REQUESTS:
+                if found := pattern.fullmatch(text):
+                    return await act(turn, found)
+        except CallError as error:
+            hint = f" {error.hint}" if error.hint else ""
+            return f"That did not work: {error.problem}.{hint} (`{error.wire_code}`)"
+        return _echo(turn, envelope)
 
 
 def _echo(turn: Turn, envelope: Envelope) -> str:
@@ -128,10 +144,12 @@ async def _tell_everybody(turn: Turn, found: re.Match[str]) -> str:
     return f"I told {count} other agent{'s' if count != 1 else ''}: {found['what']}"
 
 
-async def _show_messages(turn: Turn, _: re.Match[str]) -> str:
-    shown = await turn.tool("thread", id=turn.head.thread, limit=20)
-    lines = [f"- {_short_name(row['from'])}: {_first_line(row['body'])}" for row in shown["messages"]]
-    return "This thread holds:\n\n" + "\n".join(lines) if lines else "This thread holds nothing yet."
+async def _show_messages(turn: Turn, threads: Iterable[str]) -> str:
+    lines: list[str] = []
+    for thread in threads:
+        shown = await turn.tool("thread", id=thread, limit=20)
+        lines += [f"- {_short_name(row['from'])}: {_first_line(row['body'])}" for row in shown["messages"]]
+    return "Since I started, this conversation held:\n\n" + "\n".join(lines)
 
 
 async def _what_is_waiting(turn: Turn, _: re.Match[str]) -> str:
@@ -203,13 +221,13 @@ def _request(pattern: str) -> re.Pattern[str]:
     return re.compile(rf"{pattern}[.!?]*", re.IGNORECASE | re.DOTALL)
 
 
+_SHOW_MESSAGES: Final = _request(r"show (?:me )?my messages")
 _REQUESTS: Final[tuple[tuple[re.Pattern[str], Act], ...]] = (
     (_request(r"(?:help|what can you do)"), _help),
     (_request(r"who am i"), _who_am_i),
     (_request(rf"remind me in (?P<amount>\d{{1,6}}) ?(?P<unit>{_UNIT}) to (?P<what>.+)"), _remind),
     (_request(r"ask @?(?P<agent>[a-z][a-z0-9-]{0,31})(?:,| to)? (?P<question>.+)"), _ask),
     (_request(r"tell every(?:body|one)(?: that|:)? (?P<what>.+)"), _tell_everybody),
-    (_request(r"show (?:me )?my messages"), _show_messages),
     (_request(r"what(?:'s| is) waiting"), _what_is_waiting),
     (_request(r"(?:a )?slow(?: answer| one)?(?: please)?|count slowly.*"), _slow),
 )
