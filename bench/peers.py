@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 from bench.processes import started
 
@@ -24,6 +24,7 @@ __all__ = ["Found", "Peer", "start_all"]
 REDIS: Final = "Redis Streams, appendfsync always"
 JETSTREAM: Final = "JetStream, sync always"
 _STARTS_WITHIN_S: Final = 5.0
+_PLACES: Final = 64
 
 
 class Peer(Protocol):
@@ -69,20 +70,20 @@ async def start_all(where: Path) -> Found:
 
 
 async def _cycles(
-    worker: Callable[[], Coroutine[Any, Any, None]], *, in_flight: int, span_s: float
+    worker: Callable[[int], Coroutine[Any, Any, None]], *, in_flight: int, span_s: float
 ) -> float:
     """Return how often `worker` ran a second, with `in_flight` of it at a time."""
     count = 0
     begun = time.perf_counter()
     end = begun + span_s
 
-    async def repeat() -> None:
+    async def repeat(place: int) -> None:
         nonlocal count
         while time.perf_counter() < end:
-            await worker()
+            await worker(place)
             count += 1
 
-    await asyncio.gather(*(repeat() for _ in range(in_flight)))
+    await asyncio.gather(*(repeat(place) for place in range(in_flight)))
     return count / (time.perf_counter() - begun)
 
 
@@ -106,7 +107,7 @@ class _Redis:
     async def rate(self, *, body: str, in_flight: int, span_s: float) -> float:
         client = self._client
 
-        async def cycle() -> None:
+        async def cycle(_place: int) -> None:
             await client.xadd("s", {"b": body})
             for _, messages in await client.xreadgroup("g", "c", {"s": ">"}, count=1):
                 for ident, _ in messages:
@@ -139,29 +140,33 @@ async def _start_redis(where: Path, processes: ExitStack) -> Peer:
 
 
 class _Nats(asyncio.Protocol):
-    """The near end of a NATS connection: publishes, and gives each message to who waits for its subject."""
+    """The near end of a NATS connection. Each of its places asks for one thing at a time.
 
-    def __init__(self) -> None:
+    A pulled message comes under its own subject, so an answer is told by the subscription of its place.
+    """
+
+    def __init__(self, places: int) -> None:
         self.ready: Final[asyncio.Future[None]] = asyncio.get_running_loop().create_future()
-        self._transport: Any = None
+        self._places: Final = places
+        self._answers: Final[dict[bytes, asyncio.Future[tuple[bytes, bytes]]]] = {}
+        self._transport: asyncio.WriteTransport
         self._buffer = b""
         self._out: list[bytes] = []
-        self._waiting: Final[dict[bytes, asyncio.Future[tuple[bytes, bytes]]]] = {}
-        self._number = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
-        self._send(b'CONNECT {"verbose":false,"pedantic":false}\r\nSUB _r.* 1\r\nPING\r\n')
+        self._transport = cast("asyncio.WriteTransport", transport)
+        places = b"".join(b"SUB _r.%d %d\r\n" % (place, place) for place in range(self._places))
+        self._send(b'CONNECT {"verbose":false,"pedantic":false}\r\n' + places + b"PING\r\n")
 
-    def ask(self, subject: bytes, body: bytes) -> asyncio.Future[tuple[bytes, bytes]]:
-        """Publish, and return a future of (reply subject, body) of the first answer."""
-        self._number += 1
-        inbox = b"_r.%d" % self._number
-        answer = self._waiting[inbox] = asyncio.get_running_loop().create_future()
-        self._send(b"PUB %b %b %d\r\n%b\r\n" % (subject, inbox, len(body), body))
+    def ask(self, place: int, subject: bytes, body: bytes) -> asyncio.Future[tuple[bytes, bytes]]:
+        """Publish, and return a future of (reply subject, body) of the answer."""
+        answer: asyncio.Future[tuple[bytes, bytes]] = asyncio.get_running_loop().create_future()
+        self._answers[b"%d" % place] = answer
+        self._send(b"PUB %b _r.%d %d\r\n%b\r\n" % (subject, place, len(body), body))
         return answer
 
     def close(self) -> None:
+        """Hang up."""
         self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
@@ -169,23 +174,26 @@ class _Nats(asyncio.Protocol):
         at = 0
         while (end := buffer.find(b"\r\n", at)) >= 0:
             line = buffer[at:end]
-            if line.startswith((b"MSG ", b"HMSG ")):
-                words = line.split()
-                size, start = int(words[-1]), end + 2
-                if len(buffer) < start + size + 2:
+            at = end + 2
+            if line.startswith(b"MSG "):
+                _, _, place, *reply, size = line.split()
+                if len(buffer) < at + int(size) + 2:
+                    at = end - len(line)
                     break
-                reply = words[3] if len(words) == (5 if line[0] == ord("M") else 6) else b""
-                answer = self._waiting.pop(words[1], None)
-                if answer is not None and not answer.done():
-                    answer.set_result((reply, buffer[start : start + size]))
-                at = start + size + 2
-                continue
-            if line == b"PING":
+                self._answered(place, reply[0] if reply else b"", buffer[at : at + int(size)])
+                at += int(size) + 2
+            elif line == b"PING":
                 self._send(b"PONG\r\n")
             elif line == b"PONG" and not self.ready.done():
                 self.ready.set_result(None)
-            at = end + 2
         self._buffer = buffer[at:]
+
+    def _answered(self, place: bytes, reply: bytes, body: bytes) -> None:
+        answer = self._answers.pop(place)
+        if b'"error"' in body:
+            answer.set_exception(OSError(body.decode(errors="replace")))
+        else:
+            answer.set_result((reply, body))
 
     def _send(self, data: bytes) -> None:
         if not self._out:
@@ -204,14 +212,12 @@ class _JetStream:
         self._nats: Final = nats
 
     async def rate(self, *, body: str, in_flight: int, span_s: float) -> float:
-        nats, payload = self._nats, body.encode()
+        ask, payload = self._nats.ask, body.encode()
 
-        async def cycle() -> None:
-            _, stored = await nats.ask(b"s", payload)
-            if b"error" in stored:
-                raise OSError(stored.decode())
-            reply, _ = await nats.ask(b"$JS.API.CONSUMER.MSG.NEXT.S.C", b'{"batch":1}')
-            await nats.ask(reply, b"+ACK")
+        async def cycle(place: int) -> None:
+            await ask(place, b"s", payload)
+            reply, _ = await ask(place, b"$JS.API.CONSUMER.MSG.NEXT.S.C", b'{"batch":1}')
+            await ask(place, reply, b"+ACK")
 
         return await _cycles(cycle, in_flight=in_flight, span_s=span_s)
 
@@ -229,15 +235,15 @@ async def _start_jetstream(where: Path, processes: ExitStack) -> Peer:
     processes.enter_context(started(command, log=where / "nats.log"))
     found = await _eventually(lambda: _ports(where))
     host, _, port = found["nats"][0].removeprefix("nats://").rpartition(":")
-    _, nats = await asyncio.get_running_loop().create_connection(_Nats, host, int(port))
+    _, nats = await asyncio.get_running_loop().create_connection(lambda: _Nats(_PLACES), host, int(port))
     await nats.ready
     stream = {"name": "S", "subjects": ["s"], "storage": "file", "retention": "workqueue"}
-    await nats.ask(b"$JS.API.STREAM.CREATE.S", json.dumps(stream).encode())
+    await nats.ask(0, b"$JS.API.STREAM.CREATE.S", json.dumps(stream).encode())
     consumer = {
         "stream_name": "S",
         "config": {"durable_name": "C", "ack_policy": "explicit", "max_ack_pending": -1},
     }
-    await nats.ask(b"$JS.API.CONSUMER.DURABLE.CREATE.S.C", json.dumps(consumer).encode())
+    await nats.ask(0, b"$JS.API.CONSUMER.DURABLE.CREATE.S.C", json.dumps(consumer).encode())
     return _JetStream(nats)
 
 
