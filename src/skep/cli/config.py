@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -48,5 +48,6 @@ def _shown(name: str, value: object) -> object:
     if name == "memory.key" and isinstance(value, str) and not value.startswith(("env:", "file:")):
         return "***"
     if name.startswith("provider.") and isinstance(value, dict):
-        return {key: _shown("memory.key", item) if key == "key" else item for key, item in value.items()}
+        fields = cast("dict[str, object]", value)
+        return {key: _shown("memory.key", item) if key == "key" else item for key, item in fields.items()}
     return value

@@ -120,7 +120,7 @@ async def _who_am_i(turn: Turn, _: re.Match[str]) -> str:
 async def _remind(turn: Turn, found: re.Match[str]) -> str:
     amount, unit, what = int(found["amount"]), found["unit"].lower().removesuffix("s") or "s", found["what"]
     in_s = amount * _UNITS_S[unit]
-    made = await turn.tool("remind", in_s=in_s, body=f"{turn.head.from_} {what}")
+    made = await turn.tool("remind", in_s=in_s, body=f"Remind {turn.head.from_} to {what}")
     reminders = f"{made['open']} of {made['limit']} reminders are open"
     return f"I will remind you in {amount} {found['unit']} to {what}. ({reminders}.)"
 
@@ -174,9 +174,10 @@ async def _slow(turn: Turn, _: re.Match[str]) -> str:
 
 
 async def _carry_out_reminder(turn: Turn, head: Envelope) -> str | None:
-    whom, _, what = head.body.partition(" ")
-    if not whom.startswith("person:"):
+    found = _REMINDER.search(head.body)
+    if found is None:
         return None
+    whom, what = found["whom"], found["what"]
     await turn.tool("send", to=whom, body=f"You asked me to remind you to {what}", idem=f"reminded:{head.id}")
     return f"Reminded {whom}."
 
@@ -221,6 +222,7 @@ def _request(pattern: str) -> re.Pattern[str]:
     return re.compile(rf"{pattern}[.!?]*", re.IGNORECASE | re.DOTALL)
 
 
+_REMINDER: Final = re.compile(r"Remind (?P<whom>person:\d+) to (?P<what>.+)", re.DOTALL)
 _SHOW_MESSAGES: Final = _request(r"show (?:me )?my messages")
 _REQUESTS: Final[tuple[tuple[re.Pattern[str], Act], ...]] = (
     (_request(r"(?:help|what can you do)"), _help),
