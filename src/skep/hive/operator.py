@@ -116,12 +116,10 @@ class Operator:
     # Who it is.
 
     def _looking(self, name: str, look: _Read) -> Handler:
-        # Lists are asked for by an open page itself; only what a person opens counts as use.
-        is_use = name in {operator.AGENT_GET.name, operator.HIVE_QUERY.name}
-
         async def handle(call: Call, args: Any) -> Any:
             session = await self._auth.session(call.session)
-            if is_use:
+            # An open page asks for lists by itself; only what a person opens counts as use.
+            if name == operator.AGENT_GET.name or getattr(args, "name", None) == "thread":
                 await self._auth.used(session)
             return await look(args, session.operator)
 
