@@ -68,7 +68,7 @@ class Bridge:
         rows: list[TargetRow] = []
         findings: list[Finding] = []
         for target, plan in zip(targets, plans, strict=True):
-            row = await asyncio.to_thread(self._render, target, plan, found, dry_run=dry_run)
+            row = self._render(target, plan, found, dry_run=dry_run)
             rows.append(row)
             if row.outcome == "written" and row.mode_now is not None:
                 restart = target.restart or "restart what reads it"
