@@ -126,10 +126,8 @@ def route_of(tx: HiveTx, chat: int, *, answers: tuple[str, ...] = (), repeat: bo
     )
 
 
-def pending_of(tx: HiveTx, rules: Rules, *, lane: int, mailbox: str, in_lane: int) -> Pending:
+def pending_of(tx: HiveTx, rules: Rules, *, lane: int, mailbox: str, in_lane: int, elsewhere: int) -> Pending:
     """Return what else waits, for the holder of a lane; in other lanes only what can be taken. Hive, section 6.2."""
-    row = tx.one("mailbox_waiting", mailbox)
-    elsewhere = row[0] if row else 0
     if in_lane > 0:
         names = [row[0] for row in tx.all("pending_from", lane)]
         oldest = [row[0] for row in tx.all("pending_oldest", lane)]

@@ -6,14 +6,13 @@ Every step checks the state it leaves, the lease and the fence, inside one trans
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from typing import Final
 
 from skep.broker import asks, letters, rights
 from skep.broker.envelopes import envelope_of, pending_of, reply_key_of, route_of
 from skep.broker.errors import NoTurnError, StaleLeaseError, TooLargeError
-from skep.broker.ops import OUT, insert_message, send, to_chat
+from skep.broker.ops import OUT, URGENCY, insert_message, send, to_chat
 from skep.broker.rules import Rules
 from skep.broker.types import (
     SYSTEM,
@@ -62,10 +61,10 @@ def started(tx: HiveTx, rules: Rules, lease_id: str, *, fence: int, turn_id: str
     lane = _leased(tx, lease_id, fence)
     if lane[8] is not None and lane[8] != turn_id:
         raise StaleLeaseError("another turn has begun with this lease")
+    held = _held(tx, lane)
     if lane[8] is None:
         tx.run("lane_start", lane[0], turn_id)
         tx.run("deliveries_show", lane[0], turn_id)
-    held = tx.all("deliveries_of_lease", lane[0])
     if not held:
         raise StaleLeaseError("the lease holds nothing")
     for row in held:
@@ -108,7 +107,10 @@ def more(
             tx.run("lane_take_more", lane_id, len(rows), call_id, rows[0][1])
             ready_n -= len(rows)
     envelopes = tuple(envelope_of(tx, row, to=recipient, session=session, now=now) for row in rows)
-    return envelopes, pending_of(tx, rules, lane=lane_id, mailbox=mailbox, in_lane=ready_n)
+    waiting = tx.one("mailbox_waiting", mailbox)
+    return envelopes, pending_of(
+        tx, rules, lane=lane_id, mailbox=mailbox, in_lane=ready_n, elsewhere=waiting[0] if waiting else 0
+    )
 
 
 def more_of_turn(
@@ -154,7 +156,7 @@ def ended(
         return _ended_before(tx, lane, turn_id)
     if lane[8] is not None and lane[8] != turn_id:
         raise StaleLeaseError("another turn has begun with this lease")
-    held = tx.all("deliveries_of_lease", lane[0])
+    held = _held(tx, lane)
     of_chat = lane[2] == OUT and lane[1].startswith("chat:")
     if outcome == "cancelled" and lane[8] is None:
         nack(tx, rules, lease_id, fence=fence, delivery_ids=(), delay_ms=0, reason="cancelled")
@@ -170,7 +172,7 @@ def ended(
         message_id, reply_to = _reply(tx, rules, lane, held, turn_id=turn_id, body=body, reply=reply)
         asks.tell_seen(tx, rules, held)
     now = rules.time.stamp()
-    tx.run("deliveries_done", lane[0], now, turn_id)
+    tx.run("deliveries_done", lane[0], now, turn_id, _state(lane))
     for row in held:
         tx.signals.append(("delivery", row[0], row[4], lane[0], lane[1], "done"))
     _release(tx, rules, lane, back=0, turn_id=turn_id, reply=message_id)
@@ -196,7 +198,7 @@ def nack(
 ) -> None:
     """Give deliveries back without blame; see `Broker.nack`."""
     lane = _leased(tx, lease_id, fence)
-    held = tx.all("deliveries_of_lease", lane[0])
+    held = _held(tx, lane)
     back = [row for row in held if not delivery_ids or row[0] in delivery_ids]
     for row in back:
         tx.run("delivery_back", row[0], max(0, row[2] - 1), row[3], reason or None)
@@ -222,7 +224,7 @@ def lose(tx: HiveTx, rules: Rules, lost: Sequence[Row], *, blame: bool = True) -
         if lane is None or lane[5] != lease_id:
             continue
         back = 0
-        for row in tx.all("deliveries_of_lease", lane[0]):
+        for row in _held(tx, lane):
             attempt = row[2] if row[1] == "shown" or missed else max(0, row[2] - 1)
             if blame and attempt >= rules.settings.attempts_max:
                 letters.make_dead(
@@ -290,19 +292,18 @@ def _give_up_notice(tx: HiveTx, rules: Rules, row: Row) -> bool:
 def _grant(
     tx: HiveTx, rules: Rules, picked: Row, *, mailbox: str, holder: str, burst: int, now: int
 ) -> Lease:
-    lane_id, recipient, session, ready_n, urgency, fence = picked
-    rows = tx.all("envelopes_interrupt", lane_id) if urgency == 2 else []
-    if not rows:
-        rows = tx.all("envelopes_ready", lane_id, 1)
-        if ready_n > 1 and burst > 1 and session != OUT and rows[0][10].startswith("person:"):
-            rows = _burst(tx.all("envelopes_ready", lane_id, min(burst, rules.settings.burst_max)))
-    lease_id = f"{lane_id}-{secrets.token_hex(8)}"
+    lane_id, recipient, session, ready_n, urgency, fence, waiting = picked[:7]
+    rows = [picked[7:]]
+    if urgency == URGENCY["interrupt"]:
+        rows = tx.all("envelopes_interrupt", lane_id) or rows
+    elif ready_n > 1 and burst > 1 and session != OUT and rows[0][10].startswith("person:"):
+        rows = _burst(tx.all("envelopes_ready", lane_id, min(burst, rules.settings.burst_max)))
+    lease_id = f"{lane_id}-{rules.time.token()}"
     for row in rows:
         tx.run("delivery_lease", row[0], lease_id)
         tx.signals.append(("delivery", row[0], row[8], lane_id, recipient, "leased"))
     count = len(rows)
     tx.run("lane_grant", lane_id, lease_id, holder, now, now + rules.settings.lease_ttl_ms, count)
-    in_lane = ready_n - count
     stamp = rules.time.stamp()
     chat = int(recipient[5:]) if recipient.startswith("chat:") else None
     return Lease(
@@ -313,7 +314,9 @@ def _grant(
         envelopes=tuple(
             envelope_of(tx, row, to=recipient, session=session, now=stamp, chat=chat) for row in rows
         ),
-        pending=pending_of(tx, rules, lane=lane_id, mailbox=mailbox, in_lane=in_lane),
+        pending=pending_of(
+            tx, rules, lane=lane_id, mailbox=mailbox, in_lane=ready_n - count, elsewhere=waiting - ready_n
+        ),
     )
 
 
@@ -446,7 +449,7 @@ def _release(
 ) -> None:
     """Free a lane, count what came back, and ring when there is something to take."""
     now = rules.time.steady()
-    row = tx.one(
+    tx.run(
         "lane_release",
         lane[0],
         back,
@@ -456,7 +459,7 @@ def _release(
         turn_id,
         reply,
     )
-    if row is not None and row[0] > 0 and lane[15] is None:
+    if lane[9] + back > 0 and lane[15] is None:
         tx.signals.append(lane[3])
 
 
@@ -465,6 +468,15 @@ def _leased(tx: HiveTx, lease_id: str, fence: int) -> Row:
     if lane is None or lane[5] != lease_id or lane[6] != fence:
         raise StaleLeaseError("the lease has ended")
     return lane
+
+
+def _state(lane: Row) -> str:
+    """Return the state of what a lease holds: a turn shows all of it when it begins."""
+    return "leased" if lane[8] is None else "shown"
+
+
+def _held(tx: HiveTx, lane: Row) -> list[Row]:
+    return tx.all("deliveries_of_lease", lane[0], _state(lane))
 
 
 def _lane_id(lease_id: str) -> int:

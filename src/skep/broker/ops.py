@@ -128,7 +128,7 @@ def insert_message(
     Raises:
         IdempotencyConflictError: The key was used for another body.
     """
-    digest = sha256(draft.body.encode()).digest()[:16]
+    digest = sha256(draft.body.encode()).digest()[:16] if draft.idem is not None else b""
     inserted = tx.run(
         "message_insert",
         message_id,
@@ -228,7 +228,7 @@ def _delivery(
     now: int,
     recipient: str,
 ) -> int:
-    row = tx.one(
+    delivery_id = tx.insert(
         "delivery_insert",
         message_id,
         lane,
@@ -240,9 +240,8 @@ def _delivery(
         draft.deadline_at,
         now,
     )
-    assert row is not None
-    tx.signals.append(("delivery", row[0], message_id, lane, recipient, state))
-    return row[0]
+    tx.signals.append(("delivery", delivery_id, message_id, lane, recipient, state))
+    return delivery_id
 
 
 def to_chat(

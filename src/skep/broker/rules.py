@@ -31,6 +31,8 @@ class Time:
         self._stamp_ms = 0
         self._id_ms = 0
         self._id_seq = 0
+        self._entropy = ""
+        self._entropy_at = 0
 
     def wall(self) -> int:
         """Return UTC milliseconds as the machine says them now."""
@@ -57,9 +59,17 @@ class Time:
             if self._id_seq > 0xFFF:
                 self._id_ms, self._id_seq = self._id_ms + 1, 0
         digits = f"{self._id_ms:012x}7{self._id_seq:03x}"
-        tail = os.urandom(8).hex()
+        tail = self.token()
         variant = "89ab"[int(tail[0], 16) & 3]
         return f"{digits[:8]}-{digits[8:12]}-{digits[12:]}-{variant}{tail[1:4]}-{tail[4:]}"
+
+    def token(self) -> str:
+        """Return 64 random bits as 16 hex digits. The system is asked for many at once."""
+        at = self._entropy_at
+        if at == len(self._entropy):
+            self._entropy, at = os.urandom(2_048).hex(), 0
+        self._entropy_at = at + 16
+        return self._entropy[at : at + 16]
 
 
 class Rules:

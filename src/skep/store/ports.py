@@ -34,3 +34,7 @@ class HiveTx(Protocol):
     def run(self, name: str, *args: object) -> int:
         """Run a statement without rows; return how many rows it changed."""
         ...
+
+    def insert(self, name: str, *args: object) -> int:
+        """Run an insert; return the number that the new row was given."""
+        ...

@@ -24,6 +24,10 @@ class Cursor(Protocol):
         """The one value of a one-column row, the row as a tuple, a list of rows if many; `None` for none."""
         ...
 
+    def execute(self, statements: str, bindings: Sequence[object] = (), /) -> Cursor:
+        """Run SQL, in place of what ran before."""
+        ...
+
     def fetchone(self) -> Row | None:
         """Return the next row."""
         ...
@@ -49,6 +53,10 @@ class Db(Protocol):
 
     def execute(self, statements: str, bindings: Sequence[object] = (), /) -> Cursor:
         """Run SQL with positional parameters."""
+        ...
+
+    def cursor(self) -> Cursor:
+        """Return a cursor that can be used again."""
         ...
 
     def changes(self) -> int:

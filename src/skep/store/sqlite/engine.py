@@ -112,6 +112,7 @@ class SqliteEngine(Generic[TxT]):
         self._db: Db
         self._lock: BinaryIO
         self._tx: TxT
+        self._execute: Callable[[str], object]
         self.commits = 0
         """Commits so far. For tests of batching, and for metrics."""
 
@@ -210,6 +211,7 @@ class SqliteEngine(Generic[TxT]):
         self._db = connect_writer(self.path, options=self._options)
         self._db.set_wal_hook(self._wal_grew)
         self._tx = self._make_tx(self._db)
+        self._execute = self._db.cursor().execute
 
     def _stop(self) -> None:
         self._readers.shutdown(wait=True)
@@ -295,8 +297,7 @@ class SqliteEngine(Generic[TxT]):
 
     def _run_one(self, work: _Work[TxT], signals: list[Any]) -> None:
         """Run one operation inside its savepoint: its failure undoes nothing else."""
-        execute = self._db.execute
-        tx = self._tx
+        execute, tx = self._execute, self._tx
         execute("SAVEPOINT op")
         try:
             work.result = work.run(tx)
@@ -313,10 +314,10 @@ class SqliteEngine(Generic[TxT]):
         execute("RELEASE op")
 
     def _begin(self) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
+        self._execute("BEGIN IMMEDIATE")
 
     def _commit(self) -> None:
-        self._db.execute("COMMIT")
+        self._execute("COMMIT")
         self.commits += 1
 
     def _roll_back(self) -> None:
@@ -324,7 +325,7 @@ class SqliteEngine(Generic[TxT]):
         self._tx.signals.clear()
         try:
             if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+                self._execute("ROLLBACK")
         except apsw.Error:
             self._db.close(True)
             self._reopen()

@@ -19,11 +19,13 @@ _SQL: Final = dict(load_queries("hive"))
 class SqliteHiveTx:
     """Named statements over one connection."""
 
-    __slots__ = ("_changes", "_execute", "signals")
+    __slots__ = ("_changes", "_execute", "_rowid", "signals")
 
     def __init__(self, db: Db) -> None:
-        self._execute: Final = db.execute
+        # One cursor for all: each statement is read to its end before the next. A new one each time costs more.
+        self._execute: Final = db.cursor().execute
         self._changes: Final = db.changes
+        self._rowid: Final = db.last_insert_rowid
         self.signals: list[Signal] = []
 
     def one(self, name: str, *args: object) -> Row | None:
@@ -39,3 +41,8 @@ class SqliteHiveTx:
         """Run a statement without rows; return how many rows it changed."""
         self._execute(_SQL[name], args)
         return self._changes()
+
+    def insert(self, name: str, *args: object) -> int:
+        """Run an insert; return the number that the new row was given."""
+        self._execute(_SQL[name], args)
+        return self._rowid()

@@ -63,7 +63,7 @@ WHERE id = ?1 RETURNING next_seq - 1, mailbox;
 -- name: delivery_insert
 -- One delivery of a message.
 INSERT INTO delivery(message, lane, lane_seq, state, urgency, broadcast, not_before, deadline_at, at)
-VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) RETURNING id;
+VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9);
 
 -- name: bucket_take
 -- Take one token; below zero means refused, and the transaction is undone.

@@ -1,14 +1,25 @@
 -- name: lane_pick
--- The next lane of a mailbox: by urgency, then the oldest head. Each part is one probe of an index.
-SELECT * FROM (SELECT id, recipient, session, ready_n, urgency, fence FROM lane WHERE mailbox = ?1 AND urgency = 2
-  AND head_at <= ?2 AND lease_id IS NULL AND hold IS NULL AND ready_n > 0 ORDER BY head_at LIMIT 1)
-UNION ALL
-SELECT * FROM (SELECT id, recipient, session, ready_n, urgency, fence FROM lane WHERE mailbox = ?1 AND urgency = 1
-  AND head_at <= ?2 AND lease_id IS NULL AND hold IS NULL AND ready_n > 0 ORDER BY head_at LIMIT 1)
-UNION ALL
-SELECT * FROM (SELECT id, recipient, session, ready_n, urgency, fence FROM lane WHERE mailbox = ?1 AND urgency = 0
-  AND head_at <= ?2 AND lease_id IS NULL AND hold IS NULL AND ready_n > 0 ORDER BY head_at LIMIT 1)
-LIMIT 1;
+-- The next lane of a mailbox, by urgency, then the oldest head (each part is one probe of an index); what waits in all
+-- that can be leased (of a long list the start is counted); and the envelope at its head.
+SELECT l.id, l.recipient, l.session, l.ready_n, l.urgency, l.fence,
+  (SELECT sum(ready_n) FROM (SELECT ready_n FROM lane WHERE mailbox = ?1 AND lease_id IS NULL AND hold IS NULL
+    AND ready_n > 0 LIMIT 100)),
+  d.id, d.lane_seq, d.urgency, d.broadcast, d.deadline_at, d.attempt, d.shown_turn, d.requeued, m.id, m.kind,
+  m.sender, m.addressed_to, m.thread, m.in_reply_to, m.body, m.attachments, m.origin, m.created_at, m.chat,
+  m.platform_id, m.reply_key, m.answers, m.choices, m.late
+FROM (
+  SELECT * FROM (SELECT id, recipient, session, ready_n, urgency, fence FROM lane WHERE mailbox = ?1 AND urgency = 2
+    AND head_at <= ?2 AND lease_id IS NULL AND hold IS NULL AND ready_n > 0 ORDER BY head_at LIMIT 1)
+  UNION ALL
+  SELECT * FROM (SELECT id, recipient, session, ready_n, urgency, fence FROM lane WHERE mailbox = ?1 AND urgency = 1
+    AND head_at <= ?2 AND lease_id IS NULL AND hold IS NULL AND ready_n > 0 ORDER BY head_at LIMIT 1)
+  UNION ALL
+  SELECT * FROM (SELECT id, recipient, session, ready_n, urgency, fence FROM lane WHERE mailbox = ?1 AND urgency = 0
+    AND head_at <= ?2 AND lease_id IS NULL AND hold IS NULL AND ready_n > 0 ORDER BY head_at LIMIT 1)
+  LIMIT 1) AS l
+CROSS JOIN delivery AS d CROSS JOIN message AS m
+WHERE d.id = (SELECT id FROM delivery WHERE lane = l.id AND done_at IS NULL AND state = 'ready' ORDER BY lane_seq LIMIT 1)
+  AND m.id = d.message;
 
 -- name: mailbox_waiting
 -- What waits in the lanes of a mailbox that can be leased; of a long list only the start is counted.
@@ -47,7 +58,7 @@ SELECT d.id, d.lane_seq, d.urgency, d.broadcast, d.deadline_at, d.attempt, d.sho
   m.sender, m.addressed_to, m.thread, m.in_reply_to, m.body, m.attachments, m.origin, m.created_at, m.chat,
   m.platform_id, m.reply_key, m.answers, m.choices, m.late
 FROM delivery d JOIN message m ON m.id = d.message
-WHERE d.lane = ?1 AND d.done_at IS NULL AND d.state IN ('leased', 'shown') AND d.lane_seq >= ?2 ORDER BY +d.lane_seq;
+WHERE d.lane = ?1 AND d.done_at IS NULL AND d.state = 'shown' AND d.lane_seq >= ?2 ORDER BY d.lane_seq;
 
 -- name: delivery_lease
 -- One delivery goes out with a lease.
@@ -91,16 +102,16 @@ UPDATE delivery SET state = 'shown', shown_turn = ?2 WHERE lane = ?1 AND done_at
 UPDATE lane SET lease_until = ?4 WHERE id = ?1 AND lease_id = ?2 AND fence = ?3;
 
 -- name: deliveries_of_lease
--- What a lease holds: id, state, attempt, failures, and of the message id, kind, sender, created, chat, platform id.
+-- What a lease holds, leased or shown: id, state, attempt, failures, and of the message id, kind, sender, created, chat, platform id.
 SELECT d.id, d.state, d.attempt, d.failures, m.id, m.kind, m.sender, m.created_at, m.chat, m.platform_id, m.thread,
   d.requeued, d.shown_turn
 FROM delivery d JOIN message m ON m.id = d.message
-WHERE d.lane = ?1 AND d.done_at IS NULL AND d.state IN ('leased', 'shown') ORDER BY +d.lane_seq;
+WHERE d.lane = ?1 AND d.done_at IS NULL AND d.state = ?2 ORDER BY d.lane_seq;
 
 -- name: deliveries_done
--- All that a lease holds is done.
+-- All that a lease holds, leased or shown, is done.
 UPDATE delivery SET state = 'done', done_at = ?2, shown_turn = ?3, lease_id = NULL
-WHERE lane = ?1 AND done_at IS NULL AND state IN ('leased', 'shown');
+WHERE lane = ?1 AND done_at IS NULL AND state = ?4;
 
 -- name: delivery_back
 -- One delivery is ready again, in its place: attempt and failures as given.
@@ -121,7 +132,7 @@ UPDATE lane SET lease_id = NULL, fence = fence + ?5, lease_holder = NULL, leased
   urgency = CASE WHEN urgency > 0 OR ?2 > 0 THEN coalesce((SELECT max(urgency) FROM delivery
     WHERE delivery.lane = lane.id AND done_at IS NULL AND state = 'ready' AND urgency > 0), 0) ELSE 0 END,
   done_turn = coalesce(?6, done_turn), done_reply = CASE WHEN ?6 IS NULL THEN done_reply ELSE ?7 END
-WHERE id = ?1 RETURNING ready_n, mailbox;
+WHERE id = ?1;
 
 -- name: lane_recount
 -- After a ready delivery has left its lane other than by a lease.
