@@ -6,6 +6,7 @@ both are on disk. The same `id` again in the same conversation gets the same ans
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -62,17 +63,18 @@ class Inbox:
         self._buckets: Final[dict[str, Bucket]] = {}
         self.last_event_at: int | None = None
 
-    async def send(self, session: Session, said: Send, own: Own) -> Stored | None:
-        """Keep `said` and hand it on. Returns when it is on disk.
+    def send(self, session: Session, said: Send, own: Own) -> asyncio.Future[Stored | None]:
+        """Keep `said` and hand it on. What is sent first is kept first, without waiting in between.
 
         Returns:
-            The answer when it was sent before; `None` when the answer is an event, in `own`.
+            A future, done when it is on disk: the answer when it was sent before; `None` when the
+            answer is an event, in `own`.
 
         Raises:
-            WireError: Too long, empty, or not of this account.
-            RefusedError: Nobody here answers this account.
+            WireError: Too long, empty, or (by the future) not of this account.
+            RefusedError: By the future: nobody here answers this account.
             BusyError: Too many messages in the last minute.
-            StoreUnavailableError: Not stored; to be sent again.
+            StoreUnavailableError: By the future: not stored; to be sent again.
         """
         size = len(said.text.encode())
         if size > MAX_TEXT_BYTES:
@@ -101,7 +103,7 @@ class Inbox:
             state="stored",
         )
         inbound = Inbound.of(_event(session, row), dedupe_key=f"{WEB}:{said.conversation}:{said.id}")
-        return await self._store.write(partial(self._keep, session.account, row, inbound, own))
+        return self._store.write(partial(self._keep, session.account, row, inbound, own))
 
     def _keep(
         self, account: str, row: NewMessage, inbound: Inbound, own: Own, tx: ConnectorTx

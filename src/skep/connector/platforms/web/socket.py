@@ -8,6 +8,7 @@ this tab has shown. One writer per tab: while it waits for a slow one, the state
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -29,6 +30,7 @@ from skep.connector.platforms.web.payloads import (
     Send,
     State,
     Stop,
+    Stored,
     Typing,
     decode_incoming,
     encode,
@@ -45,6 +47,8 @@ __all__ = ["CLOSE_SIGNED_OUT", "MAX_REPLAY", "TabSocket"]
 CLOSE_SIGNED_OUT: Final = 4401
 MAX_REPLAY: Final = 2_000
 """Events that are replayed to a tab; behind more than that, it reloads over HTTP."""
+SENDS_MAX: Final = 1_024
+"""Messages of one tab that may be on their way to the disk."""
 DRAFT_EVERY_S: Final = 0.1
 _PAGE: Final = 200
 _ANSWERS_MAX: Final = 64
@@ -77,6 +81,7 @@ class TabSocket:
         self._tasks: Final = TaskSet(on_error=self._failed)
         self._own: Final = Own(answers={})
         self._answers: Final[list[bytes]] = []
+        self._sends: Final[set[asyncio.Future[Stored | None]]] = set()
         self._live: Live | None = None
         self._cursor = 0
         self._drafts: Final[dict[str, str]] = {}
@@ -121,12 +126,12 @@ class TabSocket:
                 return
             if self._live is None:
                 raise WireError("the first message is not `resume`", code="web.resume_first")
+            if self._sends and not isinstance(said, Send):
+                await asyncio.wait(self._sends)  # what was said before counts before
             match said:
                 case Send():
                     client_id = said.id
-                    stored = await self._inbox.send(self._session, said, self._own)
-                    if stored is not None:
-                        self._answer(stored)
+                    await self._keep(said)
                 case Stop():
                     await self._stop(said.conversation)
                 case Read():
@@ -138,6 +143,27 @@ class TabSocket:
             self._answer(_problem(problem, client_id))
         except SkepError as error:
             self._answer(_problem(error, client_id))
+
+    async def _keep(self, said: Send) -> None:
+        """Have words stored; hear on meanwhile, up to a bound."""
+        if len(self._sends) >= SENDS_MAX:
+            await asyncio.wait(self._sends, return_when=asyncio.FIRST_COMPLETED)
+        sending = self._inbox.send(self._session, said, self._own)
+        self._sends.add(sending)
+        sending.add_done_callback(partial(self._kept, said.id))
+
+    def _kept(self, client_id: str, sending: asyncio.Future[Stored | None]) -> None:
+        self._sends.discard(sending)
+        if sending.cancelled():
+            return
+        error = sending.exception()
+        if error is None:
+            if (stored := sending.result()) is not None:
+                self._answer(stored)
+        elif isinstance(error, SkepError):
+            self._answer(_problem(error, client_id))
+        else:
+            self._failed(error)
 
     async def _resume(self, n: int) -> None:
         """Go on after event `n`; too far behind, or from another database, the tab starts afresh."""
