@@ -1,6 +1,7 @@
 """What goes into the broker and what comes out. Envelopes and leases are those of the wire.
 
 Source: hive, sections 1 to 8; control protocol, sections 4 to 6.
+What is made for each message is a `msgspec.Struct`: five times as quick to make as a frozen dataclass.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
+
+import msgspec
 
 from skep.wire.control.envelope import Attachment, Effect, Envelope, Kind, Lease, Pending, Route, Urgency
 from skep.wire.control.pump import Outcome, Reply
@@ -57,8 +60,7 @@ OPERATOR_INBOX: Final = "inbox"
 Role = Literal["operator", "manager", "agent", "person", "system", "reminder"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Actor:
+class Actor(msgspec.Struct, frozen=True, kw_only=True):
     """Who acts, from the authenticated connection; never from arguments.
 
     Attributes:
@@ -76,8 +78,7 @@ class Actor:
 SYSTEM: Final = Actor(principal="system", role="system")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Draft:
+class Draft(msgspec.Struct, frozen=True, kw_only=True):
     """A message as its sender gives it.
 
     Attributes:
@@ -93,7 +94,6 @@ class Draft:
             answer without a turn (commands).
         quiet_ms: How long a chat lane waits for more of the same burst (hive, section 6.2).
         choices: Of an ask.
-        system: Send as kind `system`.
     """
 
     to: str
@@ -114,8 +114,7 @@ class Draft:
     choices: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sent:
+class Sent(msgspec.Struct, frozen=True, kw_only=True):
     """A message that is stored.
 
     Attributes:
@@ -193,8 +192,7 @@ class AgentEntry:
     talks_to: Literal["all", "none"] | tuple[str, ...] = "all"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Granted:
+class Granted(msgspec.Struct, frozen=True, kw_only=True):
     """Leases of one look at the store.
 
     Attributes:
@@ -205,8 +203,7 @@ class Granted:
     ready_in_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Started:
+class Started(msgspec.Struct, frozen=True, kw_only=True):
     """A turn that has begun.
 
     Attributes:
@@ -224,8 +221,7 @@ class Started:
     shown: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
     """How a turn was closed.
 
     Attributes:

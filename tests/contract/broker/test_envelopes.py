@@ -58,7 +58,7 @@ async def test_env_01_every_field_makes_the_round_trip(desk: Desk) -> None:
 
 async def test_env_02_the_sender_is_the_connection(desk: Desk) -> None:
     """A draft has no field that says who sends it."""
-    assert not {"sender", "from", "from_", "actor"} & set(Draft.__slots__)
+    assert not {"sender", "from", "from_", "actor"} & set(Draft.__struct_fields__)
     await desk.send("scribe", by=agent("tester"))
 
     assert (await desk.take()).envelopes[0].from_ == "agent:tester"
