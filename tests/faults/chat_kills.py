@@ -9,10 +9,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
+import shutil
 import sys
 import tempfile
 import time
 from collections import Counter, deque
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -25,9 +28,15 @@ from support.installation import Installation
 
 __all__ = ["Outcome", "run"]
 
-VICTIMS: Final = ("connector", "gateway", "hive", "harness concierge", "harness scribe", "web")
+AGENTS: Final = ("concierge", "scribe", "clerk", "porter")
+VICTIMS: Final = ("connector", "gateway", "hive", "web", *(f"harness {name}" for name in AGENTS))
 PER_KIND_MAX: Final = 3
 """Deaths of one kind before `skep up` itself is killed too: it gives up on what dies too often."""
+HARNESS_MAX: Final = 3
+HARNESS_WINDOW_S: Final = 600.0
+"""The daemon gives a harness up after five deaths in ten minutes, and remembers them when it dies itself."""
+LIMIT_S: Final = 240.0
+MANY: Final = {"SKEP_CONNECTOR_WEB_PER_MINUTE": "100000"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +51,24 @@ class Outcome:
 
 
 async def run(
-    home: Path, *, chats: int, seed: int, people: int = 8, source: Path | None = None, say: Any = None
+    home: Path,
+    *,
+    chats: int,
+    seed: int,
+    people: int = 8,
+    source: Path | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Outcome:
-    """Chat `chats` times from `people` conversations while processes die, and check the history."""
+    """Chat `chats` times from `people` conversations while processes die, and check the history.
+
+    The history is kept beside `home`, as `HOME-history.jsonl`.
+    """
     began = time.monotonic()
     chance = random.Random(seed)
     history = History()
-    installation = Installation(home, source=source)
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "agents.toml").write_text(_team())
+    installation = Installation(home, source=source, extra_env=MANY)
     kills: Counter[str] = Counter()
     done: deque[int] = deque()
     try:
@@ -59,18 +79,18 @@ async def run(
         todo = deque(range(chats))
         stop = asyncio.Event()
 
-        async def talk(conversation: str) -> None:
+        async def talk(place: int) -> None:
+            talker = _Talker(person, conversations[place], AGENTS[place % len(AGENTS)])
             while todo:
                 number = todo.popleft()
-                message = await person.send(conversation, f"message number {number}", limit_s=240)
-                await person.answered(message, limit_s=240)
+                await talker.chat(chance.choices(list(_WAYS), list(_WAYS.values()))[0], number)
                 done.append(number)
                 if say is not None and len(done) % 50 == 0:
                     say(f"{len(done)} of {chats} chats, {sum(kills.values())} kills")
 
         async with asyncio.TaskGroup() as group:
             killer = group.create_task(_kill_until(stop, installation, chance, kills, history))
-            talks = [group.create_task(talk(conversation)) for conversation in conversations]
+            talks = [group.create_task(talk(place)) for place in range(people)]
             await asyncio.gather(*talks)
             stop.set()
             await killer
@@ -84,6 +104,44 @@ async def run(
     return Outcome(chats, kills, problems, time.monotonic() - began, seed)
 
 
+_WAYS: Final = {"plain": 70, "burst": 10, "ask": 10, "stop": 4, "command": 6}
+"""What a person does, and how often."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Talker:
+    """Somebody in one conversation."""
+
+    person: ChatClient
+    conversation: str
+    agent: str
+
+    async def chat(self, way: str, number: int) -> None:
+        """Write, and wait until all of it is answered."""
+        match way:
+            case "burst":
+                sent = [await self._send(f"@{self.agent} part {part} of {number}") for part in range(3)]
+            case "ask":
+                other = AGENTS[number % len(AGENTS)]
+                sent = [
+                    await self._send(f"@{self.agent} ask {other} to count the words in: one two {number}")
+                ]
+            case "stop":
+                sent = [await self._send(f"@{self.agent} slow")]
+                with suppress(TimeoutError):
+                    await self.person.until(lambda: self.person.states.get(sent[0]) == "seen", limit_s=5)
+                await self.person.stop(self.conversation)
+            case "command":
+                sent = [await self._send("/whoami")]
+            case _:
+                sent = [await self._send(f"@{self.agent} message number {number}")]
+        for message in sent:
+            await self.person.answered(message, limit_s=LIMIT_S)
+
+    async def _send(self, text: str) -> str:
+        return await self.person.send(self.conversation, text, limit_s=LIMIT_S)
+
+
 async def _kill_until(
     stop: asyncio.Event,
     installation: Installation,
@@ -92,12 +150,14 @@ async def _kill_until(
     history: History,
 ) -> None:
     since_start: Counter[str] = Counter()
+    harness_deaths = {f"harness {name}": deque[float]() for name in AGENTS}
     while not stop.is_set():
         try:
             async with asyncio.timeout(chance.uniform(0.2, 2.0)):
                 await stop.wait()
         except TimeoutError:
-            victim = chance.choice(VICTIMS)
+            spared = {name for name, deaths in harness_deaths.items() if _is_spared(deaths)}
+            victim = chance.choice([kind for kind in VICTIMS if kind not in spared])
         else:
             return
         if since_start[victim] >= PER_KIND_MAX:
@@ -109,7 +169,24 @@ async def _kill_until(
         elif installation.kill(victim) is not None:
             history.add("killer", "kill", kind=victim)
             kills[victim] += 1
-            since_start[victim] += 1
+            if victim in harness_deaths:
+                harness_deaths[victim].append(time.monotonic())
+            else:
+                since_start[victim] += 1
+
+
+def _is_spared(deaths: deque[float]) -> bool:
+    while deaths and time.monotonic() - deaths[0] > HARNESS_WINDOW_S:
+        deaths.popleft()
+    return len(deaths) >= HARNESS_MAX
+
+
+def _team() -> str:
+    return 'default = "concierge"\n' + "".join(
+        f'[agent.{name}]\nruntime = "rehearsal"\nrole = "{"agent" if number else "manager"}"\n'
+        'people = "all"\nmax_parallel_lanes = 4\n'
+        for number, name in enumerate(AGENTS)
+    )
 
 
 async def _all_messages(person: ChatClient, conversation: str) -> list[dict[str, Any]]:
@@ -125,11 +202,15 @@ def main() -> int:
     """Run it from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--chats", type=int, default=500)
+    parser.add_argument("--history", type=Path, help="where to keep what the clients saw")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     given = parser.parse_args()
     _say(f"seed {given.seed}")
     with tempfile.TemporaryDirectory(prefix="skep-kills-") as folder:
-        outcome = asyncio.run(run(Path(folder) / "home", chats=given.chats, seed=given.seed, say=_say))
+        home = Path(folder) / "home"
+        outcome = asyncio.run(run(home, chats=given.chats, seed=given.seed, say=_say))
+        if given.history is not None:
+            shutil.copyfile(home.parent / "home-history.jsonl", given.history)
     for problem in outcome.problems:
         _say(f"broken: {problem}")
     died = ", ".join(f"{kind} {count}" for kind, count in sorted(outcome.kills.items()))
