@@ -237,6 +237,7 @@ async def test_order_holds_per_chat_and_a_blocked_chat_blocks_itself(desk: Desk)
     for who, chat in ((ann, first), (ann, first), (bob, second)):
         await desk.write(who, chat, session=f"s{chat}")
         await desk.turn("agent:concierge", reply=f"to {chat}")
+        desk.clock.advance(1)
 
     one = await desk.take("door:local")
     other = await desk.take("door:local")
