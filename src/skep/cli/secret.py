@@ -229,14 +229,13 @@ def _print_pull(
             report_fields(report) | {"exit_code": _code(report.outcomes, with_exit_code=with_exit_code)}
         )
         return
-    for target in report.targets:
-        if changes_only and target.outcome == "unchanged":
-            continue
+    targets = [row for row in report.targets if not (changes_only and row.outcome == "unchanged")]
+    for target in targets:
         _say(f"{target.path}: {_what(target)}\n")
         for key in target.keys:
             if not (changes_only and key.state in {"same", "absent"}):
                 _say(f"  {_key_line(key, fingerprints=fingerprints)}\n")
-    if fingerprints and any(key.old or key.new for target in report.targets for key in target.keys):
+    if fingerprints and any(key.old or key.new for target in targets for key in target.keys):
         _say("Fingerprints compare on this host only.\n")
     for finding in report.findings:
         _say(f"{finding.id}: {finding.problem}\n  {finding.fix}\n")
