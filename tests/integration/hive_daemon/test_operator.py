@@ -258,9 +258,19 @@ async def test_a_session_in_use_can_act(desk: Desk) -> None:
     session, reminder = await desk.login(await desk.code()), await desk.remind()
     for _ in range(4):
         desk.clock.advance(29 * MINUTE)
-        await desk.web.call(operator.HIVE_QUERY, operator.QueryArgs(name="threads"), session=session)
+        await desk.web.call(operator.AGENT_GET, operator.AgentGetArgs(agent="concierge"), session=session)
 
     assert await desk.cancel(session, reminder) == "cancelled"
+
+
+async def test_a_page_that_is_only_open_is_not_used(desk: Desk) -> None:
+    """A page asks for lists by itself; whoever left it open can look, and cannot act."""
+    session, reminder = await desk.login(await desk.code()), await desk.remind()
+    for _ in range(4):
+        desk.clock.advance(29 * MINUTE)
+        await desk.web.call(operator.HIVE_QUERY, operator.QueryArgs(name="threads"), session=session)
+
+    assert (await refused(desk.cancel(session, reminder))).wire_code in {"sign_in", "step_up"}
 
 
 async def test_sign_out_ends_the_session(desk: Desk) -> None:
