@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from skep.broker import letters, rights
-from skep.broker.errors import ClosedError, InvalidArgumentError, TooManyOpenError
+from skep.broker.errors import ClosedError, InvalidArgumentError, TooLargeError, TooManyOpenError
 from skep.broker.ops import chat_for_person, deliver, insert_message, send, to_chat
 from skep.broker.rules import Rules, charge
 from skep.broker.types import BROADCAST, OPERATOR_INBOX, SYSTEM, Actor, AskRow, Draft, Sent
@@ -175,7 +175,7 @@ def _answer(
 ) -> str:
     ask_id, asker, session, thread = ask[0], ask[1], ask[2], ask[8]
     if len(draft.body.encode()) > rules.settings.body_max_bytes:
-        raise InvalidArgumentError(f"the answer is over {rules.settings.body_max_bytes} bytes")
+        raise TooLargeError(f"the answer is over {rules.settings.body_max_bytes} bytes")
     if asker.startswith("person:"):
         chat = ask[9] if ask[9] is not None else chat_for_person(tx, int(asker[7:]), near=None)
         message_id = to_chat(

@@ -47,7 +47,7 @@ def sweep(tx: HiveTx, rules: Rules) -> Swept:
     for delivery_id, lane, urgency, message_id in due:
         place = tx.one("lane_put_due", lane, urgency, steady)
         if place is not None and tx.run("delivery_due", delivery_id, place[0], steady):
-            tx.signals.extend((place[1], ("delivery", delivery_id, message_id, lane, "", "ready")))
+            tx.signals.extend((place[1], ("delivery", delivery_id, message_id, lane, place[2], "ready")))
     return Swept(
         lost=lost,
         due=len(due),

@@ -456,7 +456,7 @@ async def test_close_stores_what_waits_and_then_refuses(tmp_path: Path) -> None:
         with pytest.raises(StoreClosedError):
             await store.read(lambda tx: tx.all())
     assert not [t for t in threading.enumerate() if t.name.startswith("a-")]
-    assert threading.active_count() <= threads + 1  # asyncio keeps its helper thread
+    assert threading.active_count() == threads
 
 
 async def test_cancelled_caller_disturbs_nobody(tmp_path: Path) -> None:

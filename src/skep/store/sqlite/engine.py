@@ -16,6 +16,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -145,7 +146,7 @@ class SqliteEngine(Generic[TxT]):
         """
         chosen = options or OpenOptions()
         engine = cls(path, tx=tx, on_commit=on_commit, options=chosen, loop=asyncio.get_running_loop())
-        await asyncio.to_thread(engine._start, migrations)
+        await _in_thread(partial(engine._start, migrations), name=f"{path.stem}-open")
         return engine
 
     def write(
@@ -190,7 +191,7 @@ class SqliteEngine(Generic[TxT]):
     async def close(self) -> None:
         """Run what waits, copy the log into the database, and close. Safe to call twice."""
         self._closing = True
-        await asyncio.to_thread(self._stop)
+        await _in_thread(self._stop, name=f"{self.path.stem}-close")
 
     # Opening and closing, in a helper thread.
 
@@ -346,10 +347,8 @@ class SqliteEngine(Generic[TxT]):
             return
 
     def _tell(self, what: Callable[[], None]) -> None:
-        try:
+        with suppress(RuntimeError):  # the loop is gone, and with it everybody who waited
             self._loop.call_soon_threadsafe(what)
-        except RuntimeError:
-            return  # the loop is gone, and with it everybody who waited
 
     # In the event loop again.
 
@@ -357,6 +356,34 @@ class SqliteEngine(Generic[TxT]):
         _resolve(batch)
         if signals and self._on_commit is not None:
             self._on_commit(signals)
+
+
+async def _in_thread(work: Callable[[], None], *, name: str) -> None:
+    """Run blocking work in a thread that is gone afterwards; the loop's own helper threads stay for ever."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+
+    def tell(error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)
+
+    def run() -> None:
+        error: BaseException | None = None
+        try:
+            work()
+        except BaseException as exc:  # noqa: BLE001 - handed to the caller
+            error = exc
+        with suppress(RuntimeError):  # the loop is gone, and with it the caller
+            loop.call_soon_threadsafe(tell, error)
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    await future
+    thread.join()
 
 
 def _resolve(batch: list[Any]) -> None:

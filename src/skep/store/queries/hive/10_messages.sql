@@ -58,7 +58,7 @@ RETURNING id;
 -- Take the next place in a lane that exists.
 UPDATE lane SET next_seq = next_seq + 1, ready_n = ready_n + 1, urgency = max(urgency, ?2),
   head_at = CASE WHEN ready_n = 0 THEN ?3 WHEN ?2 > 0 THEN min(head_at, ?3) ELSE head_at END
-WHERE id = ?1 RETURNING next_seq - 1, mailbox;
+WHERE id = ?1 RETURNING next_seq - 1, mailbox, recipient;
 
 -- name: delivery_insert
 -- One delivery of a message.
