@@ -12,7 +12,7 @@ import pytest
 from conformance import vectors
 
 VECTORS = Path(__file__).resolve().parents[1] / "vectors"
-FILES = ("relay_tokens", "session_keys", "frames", "dial_urls")
+FILES = ("relay_tokens", "session_keys", "frames", "dial_urls", "response_format_errors")
 SCRIPT = Path(vectors.__file__)
 
 

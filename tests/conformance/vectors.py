@@ -22,6 +22,9 @@ if __name__ == "__main__":  # run from anywhere, installed or not
     sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
 from skep.foundation.errors import WireError
+from skep.providers.answers import Answer, Transport
+from skep.providers.classify import Case as Question
+from skep.providers.classify import classify
 from skep.wire.relay import event as events
 from skep.wire.relay import frames, token, urls
 from skep.wire.relay.actions import decode_action, decode_result
@@ -412,6 +415,34 @@ def _check_event(ours: events.MessageEvent, theirs: Case) -> None:
         _same("session_key", stock_session_key(ours.source), theirs["session_key"])
 
 
+# Answers of model endpoints.
+
+
+def check_answer(case: Case) -> None:
+    """The kind of an answer, and whether another way of asking may be tried (its detail is ours to word)."""
+    answer = Answer(
+        status=case["status"],
+        transport=_transport(case.get("transport") or ""),
+        content_type=(case.get("content_type") or "").partition(";")[0].strip().lower(),
+        body=(case.get("body") or "").encode(),
+    )
+    verdict = classify(Question(answer=answer, subject=case["feature"], rung=case["sent"], word="skep"))
+    _same("class", verdict.kind, case["expect"]["class"])
+    _same("fallback", verdict.fallback, case["expect"]["fallback"])
+
+
+def _transport(name: str) -> Transport | None:
+    """Return what httpx calls `name`."""
+    if not name:
+        return None
+    if "Timeout" in name:
+        return "connect_timeout" if name.startswith("Connect") else "read_timeout"
+    return "connection"
+
+
+# Prose.
+
+
 def check_behaviour(case: Case) -> None:
     """Measured by hand on the released client: prose."""
     raise NotForUs("prose, held by the integration tests")
@@ -425,6 +456,7 @@ GROUPS: Final = (
     Group(key="gateway_session_key", fields=frozenset({"source", "key"}), check=check_stored_key),
     Group(key="cases", fields=frozenset({"in", "dial"}), check=check_urls),
     Group(key="frames", fields=frozenset({"direction", "type"}), check=check_frame),
+    Group(key="cases", fields=frozenset({"feature", "sent", "expect"}), check=check_answer),
     Group(key="behaviours", fields=frozenset({"what", "measured"}), check=check_behaviour),
 )
 """To run another kind of cases, add a line and its function."""
