@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import itertools
 import json
-import os
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +20,7 @@ from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
 
 from skep import __version__
+from skep.foundation.ids import random_token
 from skep.foundation.rpc import Caller, CallError, ConnectionLostError, connect
 from skep.wire.control import tools
 from skep.wire.control.base import NoArgs
@@ -59,7 +59,8 @@ class _Bridge:
         self._socket = socket
         self._lane = lane
         self._caller: Caller | None = None
-        self._call_ids = (f"{os.getpid()}-{number}" for number in itertools.count(1))
+        mark = random_token(64)  # a pid means nothing here: each sandbox counts its own
+        self._call_ids = (f"{mark}-{number}" for number in itertools.count(1))
 
     def close(self) -> None:
         if self._caller is not None:
