@@ -29,7 +29,9 @@ LANES: Final = 100_000
 PICKS: Final = 2_000
 _AGENT: Final = "agent:scribe"
 _ACTOR: Final = Actor(principal="operator:local", role="operator")
-_BODY: Final = "Please look at the hives in the north field when you have a minute, and tell me how they are. " * 2
+_BODY: Final = (
+    "Please look at the hives in the north field when you have a minute, and tell me how they are. " * 2
+)
 
 
 async def rows(effort: Effort) -> list[Row]:
@@ -136,7 +138,6 @@ async def _cycles(broker: Broker, *, span_s: float) -> tuple[float, int]:
         turn = 0
         while time.perf_counter() < end:
             await broker.send(_ACTOR, Draft(to=_AGENT, body=_BODY, session=f"s-{number}"))
-            leases: tuple[object, ...] = ()
             granted = await broker.take((_AGENT,), holder="bench")
             while not granted.leases:
                 await asyncio.sleep(0)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from skep.wire.relay.event import MessageEvent, SessionSource
 import msgspec
+
+from skep.wire.relay.event import MessageEvent, SessionSource
 
 __all__ = ["INBOUND_IN_FLIGHT", "TEXT", "inbound_line"]
 

@@ -16,6 +16,7 @@ IN_FLIGHT = 64
 
 
 async def main(url: str) -> None:
+    """Do what standard input says until it ends."""
     transport = WebSocketRelayTransport(url, "web", "")
 
     async def inbound(event: object) -> None:
@@ -38,6 +39,7 @@ async def main(url: str) -> None:
 
 
 async def outbound(transport: WebSocketRelayTransport, count: int) -> None:
+    """Ask for `count` sends, a number of them at a time."""
     left = count
 
     async def worker(number: int) -> None:

@@ -34,8 +34,7 @@ def as_text(rows: Sequence[Row]) -> str:
     lines = [head, *(_cells(row) for row in rows)]
     widths = [max(len(line[at]) for line in lines) for at in range(len(head))]
     text = [heading(), ""]
-    for line in lines:
-        text.append("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    text += ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
     text += [f"  {row.what}: {row.note}" for row in rows if row.note]
     text.append("Ratios are medians of rounds run in turn; gaps under 1.3 are ties on a shared machine.")
     return "\n".join(text) + "\n"
@@ -61,7 +60,9 @@ def as_json(rows: Sequence[Row]) -> str:
         }
         for row in rows
     ]
-    return json.dumps({"schema": 1, "measured": heading(), "rows": found}, indent=2, ensure_ascii=False) + "\n"
+    return (
+        json.dumps({"schema": 1, "measured": heading(), "rows": found}, indent=2, ensure_ascii=False) + "\n"
+    )
 
 
 def write_readme(path: Path, rows: Sequence[Row]) -> None:

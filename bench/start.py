@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Final
 
@@ -14,8 +14,8 @@ from bench.processes import (
     clean_environment,
     cpu_s,
     descendants,
-    python,
     pss_mb,
+    python,
     scratch,
     started,
     wake_ups,
@@ -66,12 +66,12 @@ async def memory_rows(effort: Effort) -> list[Row]:
             if not line:
                 why = (where / "up.log").read_text().strip().splitlines()[-1:]
                 return [_memory_row([], [], 0.0, " ".join(why))]
-            time.sleep(SETTLE_S)
+            await asyncio.sleep(SETTLE_S)
             found = {pid: _name(command) for pid, command in descendants(up.pid).items()}
             before = sum(wake_ups(pid) for pid in found)
             used_s = sum(cpu_s(pid) for pid in found)
             span_s = 2 * effort.span_s
-            time.sleep(span_s)
+            await asyncio.sleep(span_s)
             wakes = (sum(wake_ups(pid) for pid in found) - before) / span_s
             cpu = (sum(cpu_s(pid) for pid in found) - used_s) / span_s
             each = [(name, pss_mb(pid)) for pid, name in found.items()]

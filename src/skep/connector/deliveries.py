@@ -313,11 +313,14 @@ class Deliveries:
             _log.warning("acknowledgements_not_written", count=len(acked))
 
     def _take_acked(self, acked: list[int], tx: ConnectorTx) -> None:
+        gone: dict[str, list[TakenRow]] = {}
         for delivery_id in acked:
             taken = tx.take_delivery(delivery_id)
             if taken is not None:
-                self._platforms[taken.platform].delivered(tx, taken)
-                tx.signals.append(partial(self._gone, taken))
+                gone.setdefault(taken.platform, []).append(taken)
+        for platform, rows in gone.items():
+            self._platforms[platform].delivered(tx, rows)
+            tx.signals.append(partial(self._all_gone, rows))
 
     def _acks_written(self, acked: list[int], future: asyncio.Future[None]) -> None:
         if not future.cancelled() and (error := future.exception()) is not None:
@@ -325,6 +328,10 @@ class Deliveries:
             asyncio.get_running_loop().call_later(_RETRY_S, self._write_acks, acked)
         else:
             self._forgetting.difference_update(acked)
+
+    def _all_gone(self, rows: list[TakenRow]) -> None:
+        for taken in rows:
+            self._gone(taken)
 
     def _gone(self, taken: TakenRow) -> None:
         lane = self._lanes.get((taken.tenant, taken.instance))

@@ -7,6 +7,7 @@ nor gateway, and no exception but `SkepError` leaves it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -93,8 +94,8 @@ class Platform(Protocol):
         """Do `action`, or say why not."""
         ...
 
-    def delivered(self, tx: ConnectorTx, taken: TakenRow) -> None:
-        """A gateway has acknowledged this event; in the transaction that forgets it."""
+    def delivered(self, tx: ConnectorTx, taken: Sequence[TakenRow]) -> None:
+        """A gateway has acknowledged these events; in the transaction that forgets them."""
         ...
 
     def given_up(self, tx: ConnectorTx, taken: TakenRow) -> None:

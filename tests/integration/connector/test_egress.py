@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -281,7 +281,7 @@ class FakePlatform:
         self.said.append(getattr(action, "content", ""))
         return self.results.pop(0)
 
-    def delivered(self, tx: ConnectorTx, taken: TakenRow) -> None: ...
+    def delivered(self, tx: ConnectorTx, taken: Sequence[TakenRow]) -> None: ...
 
     def given_up(self, tx: ConnectorTx, taken: TakenRow) -> None: ...
 

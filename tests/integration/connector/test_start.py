@@ -223,13 +223,13 @@ async def test_missing_page_says_how_to_build_it(tmp_path: Path) -> None:
 
 def _fill(tx: ConnectorTx) -> int:
     """Forbid the database to grow; return how long it is, in pages."""
-    pages: int = tx._db.execute("PRAGMA page_count").fetchall()[0][0]  # pyright: ignore[reportPrivateUsage]
+    pages: int = tx._execute("PRAGMA page_count").fetchall()[0][0]  # pyright: ignore[reportPrivateUsage]
     _limit_pages(tx, pages)
     return pages
 
 
 def _limit_pages(tx: ConnectorTx, pages: int) -> None:
-    tx._db.execute(f"PRAGMA max_page_count = {pages}").fetchall()  # pyright: ignore[reportPrivateUsage]
+    tx._execute(f"PRAGMA max_page_count = {pages}").fetchall()  # pyright: ignore[reportPrivateUsage]
 
 
 def test_hub_forgets_an_account_that_nobody_looks_at() -> None:

@@ -33,7 +33,7 @@ __all__ = [
     "open_connector",
 ]
 
-_SQL: Final = load_queries("connector")
+_SQL: Final = dict(load_queries("connector"))
 _MIGRATIONS: Final = Path(__file__).with_name("migrations") / "connector"
 
 
@@ -193,7 +193,10 @@ class ConnectorTx:
     """
 
     def __init__(self, db: Db) -> None:
-        self._db: Final = db
+        # One cursor for all: each statement is read to its end before the next. A new one each time costs more.
+        self._execute: Final = db.cursor().execute
+        self._changes: Final = db.changes
+        self._rowid: Final = db.last_insert_rowid
         self.signals: list[Callable[[], None]] = []
 
     # The edge: asked.
@@ -343,14 +346,14 @@ class ConnectorTx:
     def take_in(self, dedupe_key: str, *, now_ms: int) -> bool:
         """Remember what was taken; return whether it is new."""
         self._do("intake", dedupe_key, now_ms)
-        return self._db.changes() == 1
+        return self._changes() == 1
 
     def deliver(
         self, tenant: str, instance: str, *, platform: str, message_id: str, event: bytes, now_ms: int
     ) -> int:
         """Keep an event until it is acknowledged; return its id, which only grows."""
         self._do("deliver", tenant, instance, platform, message_id, event, now_ms)
-        return self._db.last_insert_rowid()
+        return self._rowid()
 
     def take_delivery(self, delivery_id: int) -> TakenRow | None:
         """Forget a delivery; return what it was."""
@@ -442,12 +445,12 @@ class ConnectorTx:
         """Write down that everything so far has been read."""
         self._do("web_conversation_read", conversation)
 
-    def web_next_n(self, account: str) -> int:
-        """Take the next number of an account's events."""
-        row = self._one("web_next_n", account)
+    def web_next_n(self, account: str, *, count: int = 1) -> int:
+        """Take the next numbers of an account's events; return the first of them."""
+        row = self._one("web_next_n", account, count)
         if row is None:
             raise KeyError(account)
-        return row[0]
+        return row[0] - count + 1
 
     def web_sent(self, conversation: str, client_id: str) -> tuple[str, int] | None:
         """Return (message, n) of words that were sent before."""
@@ -457,11 +460,11 @@ class ConnectorTx:
     def put_web_message(self, account: str, message: NewMessage) -> int:
         """Keep a message and tell its account; return its place in all messages."""
         self._do("web_message_put", *message)
-        seq = self._db.last_insert_rowid()
+        seq = self._rowid()
         self._do("web_event_put", account, message.n, message.message, None)
         return seq
 
-    def web_said_in(self, conversation: str, *, seq: int, title: str, now_ms: int) -> None:
+    def web_said_in(self, conversation: str, *, seq: int, title: str | None, now_ms: int) -> None:
         """Bring a conversation to the top: its person wrote."""
         self._do("web_conversation_said", conversation, now_ms, seq, title)
 
@@ -472,10 +475,10 @@ class ConnectorTx:
     def edit_web_message(self, message: str, *, conversation: str, gateway_id: str, text: str) -> bool:
         """Change what a gateway wrote; return whether there was such a message."""
         self._do("web_message_edit", message, conversation, gateway_id, text)
-        return self._db.changes() == 1
+        return self._changes() == 1
 
     def web_delivered(self, message: str) -> str | None:
-        """A gateway has it: return the conversation, or nothing when that was known."""
+        """A gateway has it: return whose message it is, or nothing when that was known."""
         return self._moved(self._one("web_delivered", message))
 
     def web_seen(self, message: str, *, conversation: str) -> str | None:
@@ -486,23 +489,22 @@ class ConnectorTx:
         """It was given up: return the conversation, or nothing when a gateway has it."""
         return self._moved(self._one("web_failed", message))
 
-    def put_web_event(self, account: str, *, message: str, state: str | None) -> int:
-        """Tell an account something about a message; return the event's number."""
-        n = self.web_next_n(account)
+    def put_web_event(self, account: str, n: int, *, message: str, state: str | None) -> None:
+        """Tell an account something about a message, under a number that was taken for it."""
         self._do("web_event_put", account, n, message, state)
-        return n
 
     def _moved(self, row: tuple[Any, ...] | None) -> str | None:
         return row[0] if row else None
 
     def _one(self, name: str, *args: object) -> tuple[Any, ...] | None:
-        return self._db.execute(_SQL[name], args).fetchone()
+        rows = self._execute(_SQL[name], args).fetchall()
+        return rows[0] if rows else None
 
     def _all(self, name: str, *args: object) -> Iterable[tuple[Any, ...]]:
-        return self._db.execute(_SQL[name], args).fetchall()
+        return self._execute(_SQL[name], args).fetchall()
 
     def _do(self, name: str, *args: object) -> None:
-        self._db.execute(_SQL[name], args)
+        self._execute(_SQL[name], args)
 
 
 KEPT_EVENTS: Final = 10_000

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 
 from skep.connector.platforms.web.payloads import encode
 
 __all__ = ["DraftText", "Hub", "Live", "Tab"]
 
-RECENT_EVENTS: Final = 256
+RECENT_EVENTS: Final = 1_024
 """Events of an account that are held in memory, encoded."""
 DRAFTS_MAX: Final = 32
 FINISHED_MAX: Final = 64
@@ -122,6 +123,14 @@ class Hub:
             live.drafts.pop(finished, None)
             live.finished.append(finished)
         live.wake()
+
+    def publish_all(self, account: str, first: int, events: Sequence[object]) -> None:
+        """Show events that are on disk, numbered from `first`."""
+        live = self._accounts.get(account)
+        if live is not None:
+            for n, event in enumerate(events, first):
+                live.hold(n, encode(event))
+            live.wake()
 
     def draft(self, account: str, message: str, draft: DraftText) -> None:
         """Show the text so far of an answer. The oldest goes when there are too many."""

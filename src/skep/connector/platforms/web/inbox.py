@@ -88,33 +88,21 @@ class Inbox:
         self._spend(session.account)
         now_ms = self._clock.now_ms()
         self.last_event_at = now_ms
-        message = new_id("m", self._clock)
-        row = NewMessage(
-            message=message,
-            conversation=said.conversation,
-            kind="person",
-            name=session.name,
-            text=said.text,
-            at=now_ms,
-            n=0,
-            reply_to=said.reply_to,
-            thread=said.thread,
-            client_id=said.id,
-            state="stored",
+        inbound = Inbound.of(
+            _event(session, said, message=new_id("m", self._clock)),
+            dedupe_key=f"{WEB}:{said.conversation}:{said.id}",
         )
-        inbound = Inbound.of(_event(session, row), dedupe_key=f"{WEB}:{said.conversation}:{said.id}")
-        return self._store.write(partial(self._keep, session.account, row, inbound, own))
+        return self._store.write(partial(self._keep, session, said, inbound, own, now_ms))
 
     def _keep(
-        self, account: str, row: NewMessage, inbound: Inbound, own: Own, tx: ConnectorTx
+        self, session: Session, said: Send, inbound: Inbound, own: Own, now_ms: int, tx: ConnectorTx
     ) -> Stored | None:
-        owner = tx.web_conversation(row.conversation)
-        if owner is None or owner[0] != account:
+        owner = tx.web_conversation(said.conversation)
+        if owner is None or owner[0] != session.account:
             raise WireError("no such conversation", code="web.not_found")
-        client_id = row.client_id or ""
-        sent = tx.web_sent(row.conversation, client_id)
+        sent = tx.web_sent(said.conversation, said.id)
         if sent is not None:
-            return Stored(id=client_id, message=sent[0], n=sent[1])
+            return Stored(id=said.id, message=sent[0], n=sent[1])
         taken = self._intake.take(inbound, tx)
         if taken is Taken.UNBOUND:
             raise RefusedError(
@@ -122,10 +110,23 @@ class Inbox:
                 hint="ask whoever runs this Skep to invite you again",
                 code="web.not_bound",
             )
-        row = row._replace(n=tx.web_next_n(account))
-        seq = tx.put_web_message(account, row)
-        tx.web_said_in(row.conversation, seq=seq, title=_title(row.text), now_ms=row.at)
-        tx.signals.append(partial(self._publish, account, row, own))
+        row = NewMessage(
+            message=inbound.message_id,
+            conversation=said.conversation,
+            kind="person",
+            name=session.name,
+            text=said.text,
+            at=now_ms,
+            n=tx.web_next_n(session.account),
+            reply_to=said.reply_to,
+            thread=said.thread,
+            client_id=said.id,
+            state="stored",
+        )
+        seq = tx.put_web_message(session.account, row)
+        title = _title(said.text) if owner[1] is None else None
+        tx.web_said_in(said.conversation, seq=seq, title=title, now_ms=now_ms)
+        tx.signals.append(partial(self._publish, session.account, row, own))
         return None
 
     def _publish(self, account: str, row: NewMessage, own: Own) -> None:
@@ -150,21 +151,21 @@ class Inbox:
             )
 
 
-def _event(session: Session, row: NewMessage) -> relay.MessageEvent:
+def _event(session: Session, said: Send, *, message: str) -> relay.MessageEvent:
     """Return the message as gateways get it."""
     return relay.MessageEvent(
-        text=row.text,
-        message_id=row.message,
-        reply_to_message_id=row.reply_to,
+        text=said.text,
+        message_id=message,
+        reply_to_message_id=said.reply_to,
         source=SessionSource(
             platform=WEB,
-            chat_id=row.conversation,
+            chat_id=said.conversation,
             chat_type="dm",
             user_id=session.account,
             user_name=session.name,
-            thread_id=row.thread,
+            thread_id=said.thread,
             scope_id=SITE,
-            message_id=row.message,
+            message_id=message,
             bot_id=SITE,
             user_ns=SITE,
         ),

@@ -34,6 +34,7 @@ __all__ = [
     "Resume",
     "Send",
     "Speaker",
+    "SpeakerKind",
     "State",
     "Stop",
     "Stored",
@@ -51,6 +52,7 @@ MAX_TITLE_CHARS: Final = 200
 MAX_ID_CHARS: Final = 64
 
 MessageState = Literal["stored", "delivered", "seen", "failed"]
+SpeakerKind = Literal["person", "agent", "system"]
 ClientId = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_CHARS)]
 Id = Annotated[str, msgspec.Meta(max_length=MAX_ID_CHARS)]
 
@@ -151,7 +153,7 @@ class Draft(_Out, frozen=True, tag="draft"):
 class Speaker(msgspec.Struct, frozen=True, kw_only=True):
     """Who said it."""
 
-    kind: Literal["person", "agent", "system"]
+    kind: SpeakerKind
     name: str
 
 

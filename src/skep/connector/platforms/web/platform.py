@@ -10,15 +10,23 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
 import msgspec
 
 from skep.connector.platform import Target
 from skep.connector.platforms.web.hub import DraftText, Hub
-from skep.connector.platforms.web.payloads import MessageEvent, Speaker, State, WebMessage
+from skep.connector.platforms.web.payloads import (
+    MessageEvent,
+    MessageState,
+    Speaker,
+    SpeakerKind,
+    State,
+    WebMessage,
+)
 from skep.foundation.clock import Clock
 from skep.foundation.ids import uuid7
 from skep.store.sqlite.connector import ConnectorStore, ConnectorTx, MessageRow, NewMessage, TakenRow
@@ -109,11 +117,19 @@ class WebPlatform:
             case _:
                 return Result(error=f"unsupported op: {action.op}", code="unsupported")
 
-    def delivered(self, tx: ConnectorTx, taken: TakenRow) -> None:
-        """The message is in the hive: its second tick."""
-        conversation = tx.web_delivered(taken.message_id)
-        if conversation is not None:
-            self._tell_state(tx, conversation, taken.message_id, "delivered")
+    def delivered(self, tx: ConnectorTx, taken: Sequence[TakenRow]) -> None:
+        """The messages are in the hive: their second tick."""
+        moved: dict[str, list[str]] = {}
+        for row in taken:
+            account = tx.web_delivered(row.message_id)
+            if account is not None:
+                moved.setdefault(account, []).append(row.message_id)
+        for account, messages in moved.items():
+            first = tx.web_next_n(account, count=len(messages))
+            states = [State(message=m, state="delivered", n=n) for n, m in enumerate(messages, first)]
+            for state in states:
+                tx.put_web_event(account, state.n, message=state.message, state=state.state)
+            tx.signals.append(partial(self._hub.publish_all, account, first, states))
 
     def given_up(self, tx: ConnectorTx, taken: TakenRow) -> None:
         """The message will never get there: say so where it stands, and in words."""
@@ -208,7 +224,8 @@ class WebPlatform:
     ) -> None:
         owner = tx.web_conversation(conversation)
         if owner is not None:
-            n = tx.put_web_event(owner[0], message=message, state=state)
+            n = tx.web_next_n(owner[0])
+            tx.put_web_event(owner[0], n, message=message, state=state)
             event = State(message=message, state=state, n=n)
             tx.signals.append(partial(self._hub.publish, owner[0], n, event))
 
@@ -228,7 +245,8 @@ class WebPlatform:
             return Result(error="no such message of this connection", code="not_found_message")
         row = tx.web_message(action.message_id)
         if row is not None:
-            n = tx.put_web_event(account, message=row.message, state=None)
+            n = tx.web_next_n(account)
+            tx.put_web_event(account, n, message=row.message, state=None)
             event = MessageEvent(n=n, conversation=conversation, message=to_message(row))
             tx.signals.append(partial(self._hub.publish, account, n, event))
         return Result(success=True, message_id=action.message_id)
@@ -247,19 +265,16 @@ def new_id(kind: Literal["c", "m"], clock: Clock) -> str:
 
 def to_message(row: MessageRow) -> WebMessage:
     """Return a stored message as tabs see it."""
-    return msgspec.convert(
-        {
-            "id": row.message,
-            "from": {"kind": row.kind, "name": row.name},
-            "text": row.text,
-            "reply_to": row.reply_to,
-            "answers": _texts_decoder.decode(row.answers) if row.answers else (),
-            "at": row.at,
-            "thread": row.thread,
-            "state": row.state,
-            "client_id": row.client_id,
-        },
-        WebMessage,
+    return WebMessage(
+        id=row.message,
+        from_=Speaker(kind=cast("SpeakerKind", row.kind), name=row.name),
+        text=row.text,
+        reply_to=row.reply_to,
+        answers=_texts_decoder.decode(row.answers) if row.answers else (),
+        at=row.at,
+        thread=row.thread,
+        state=cast("MessageState | None", row.state),
+        client_id=row.client_id,
     )
 
 

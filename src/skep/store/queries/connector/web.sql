@@ -12,8 +12,8 @@ ON CONFLICT DO NOTHING;
 SELECT account FROM web_account WHERE tenant = ?;
 
 -- name: web_next_n
--- Take the next number of an account's events.
-UPDATE web_account SET n = n + 1 WHERE account = ? RETURNING n;
+-- Take the next numbers of an account's events; the last of them is returned.
+UPDATE web_account SET n = n + ?2 WHERE account = ?1 RETURNING n;
 
 -- name: web_code_put
 -- Keep the hash of a one-time code.
@@ -128,7 +128,8 @@ FROM web_message WHERE conversation = ? AND seq < ? ORDER BY seq DESC LIMIT ?;
 
 -- name: web_delivered
 -- The gateway has it. A state never goes back.
-UPDATE web_message SET state = 'delivered' WHERE message = ? AND state = 'stored' RETURNING conversation;
+UPDATE web_message SET state = 'delivered' WHERE message = ? AND state = 'stored'
+RETURNING (SELECT account FROM web_conversation AS c WHERE c.conversation = web_message.conversation);
 
 -- name: web_seen
 -- A turn began with it, or it was answered.
