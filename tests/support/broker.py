@@ -135,6 +135,10 @@ class Desk:
         await self.broker.transact(lambda tx: None)  # a lease is granted before its commit
         return await self.broker.view(lambda tx: tx._execute(sql).fetchall())  # type: ignore[attr-defined]
 
+    async def sql(self, statement: str) -> None:
+        """Change what the store holds, or how, past all code under test."""
+        await self.broker.transact(lambda tx: tx._execute(statement).fetchall())  # type: ignore[attr-defined]
+
     async def state(self, delivery_id: int) -> str:
         rows = await self.rows(f"SELECT state FROM delivery WHERE id = {delivery_id}")
         return rows[0][0]
@@ -150,13 +154,13 @@ async def open_desk(
     clock: ManualClock | None = None,
     settings: BrokerSettings | None = None,
     agents: Sequence[AgentEntry] = TEAM,
-    log_bytes: int = 0,
+    options: OpenOptions | None = None,
 ) -> AsyncIterator[Desk]:
     """Open the broker of a directory; a second time it is a second start."""
     used: Clock = clock or ManualClock()
     assert isinstance(used, ManualClock)
     broker = await Broker.open(
-        directory / "hive.db", clock=used, settings=settings, options=OpenOptions(log_bytes=log_bytes)
+        directory / "hive.db", clock=used, settings=settings, options=options or OpenOptions(log_bytes=0)
     )
     desk = Desk(broker, used)
     broker.on_change = desk.changed

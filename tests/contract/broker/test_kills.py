@@ -61,9 +61,15 @@ async def test_st_02_what_was_acknowledged_survives_every_kill(tmp_path: Path) -
             "SELECT count(*) FROM message WHERE idem LIKE 'r:%' GROUP BY in_reply_to HAVING count(*) > 1"
         )
 
+        halves = await desk.rows(
+            "SELECT d.id FROM message r JOIN delivery d ON d.message = r.in_reply_to "
+            "WHERE r.idem LIKE 'r:%' AND d.state <> 'done'"
+        )
+
     assert sent - states.keys() == set(), f"seed {seed}: acknowledged and lost"
     assert {key for key in done if states[key] != "done"} == set(), f"seed {seed}: done and not done"
     assert [row for row in places if not row[1] == row[2] == row[3] - 1] == [], f"seed {seed}: a gap"
     assert answers == [], f"seed {seed}: answered twice"
+    assert halves == [], f"seed {seed}: answered and not done"
     assert whole == [("ok",)]
     assert epochs == sorted(set(epochs))

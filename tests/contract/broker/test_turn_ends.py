@@ -32,6 +32,26 @@ async def test_answer_and_done_are_one_transaction(desk: Desk) -> None:
     assert (route.reply_to, route.answers, route.repeat) == ("m_1", ("m_1",), False)
 
 
+async def test_reply_of_a_turn_that_could_not_be_closed_is_not_stored(desk: Desk) -> None:
+    """Cut between the reply and `done`, neither is there, and the turn can end again."""
+    who, chat = await desk.someone()
+    await desk.write(who, chat)
+    lease = await desk.take("agent:concierge")
+    turn = await desk.begin(lease)
+    await desk.sql(
+        "CREATE TEMP TRIGGER cut BEFORE UPDATE ON main.delivery WHEN NEW.state = 'done' "
+        "BEGIN SELECT RAISE(ABORT, 'cut'); END"
+    )
+    with pytest.raises(Exception, match="cut"):
+        await desk.end(lease, turn, reply="hello")
+    await desk.sql("DROP TRIGGER cut")
+    assert await desk.rows("SELECT count(*) FROM message") == [(1,)]
+
+    await desk.end(lease, turn, reply="hello")
+
+    assert await desk.rows("SELECT count(*) FROM message") == [(2,)]
+
+
 async def test_started_says_where_the_answer_will_go(desk: Desk) -> None:
     """Progress finds its chat, under the key of the answer."""
     who, chat = await desk.someone()
