@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["MASK", "Redactor", "is_secret_like", "redact"]
 
 MASK: Final = "***"
-_MAX_WRAPPED: Final = 1024
+_MAX_WRAPPED: Final = 256
 """Longest value that is also looked for with line breaks anywhere in it, in characters."""
 
 _PATTERNS: Final = tuple(
@@ -75,7 +75,8 @@ class Redactor:
 
     def __init__(self) -> None:
         self._forms: set[str] = set()
-        self._pattern: re.Pattern[str] | None = None
+        self._wrapped: set[str] = set()
+        self._ready: tuple[list[str], re.Pattern[str]] | None = None
 
     def add(self, *secrets: Secret) -> None:
         """Look for these values from now on, in each form of section S2."""
@@ -84,13 +85,24 @@ class Redactor:
             parts = {text, text.strip(), *text.splitlines()}
             for part in parts:
                 if len(part) >= SHORT:
-                    self._forms.update(_patterns_of(part))
-        ordered = sorted(self._forms, key=len, reverse=True)
-        self._pattern = re.compile("|".join(ordered)) if ordered else None
+                    self._forms |= _forms_of(part)
+                    if len(part) <= _MAX_WRAPPED:
+                        self._wrapped.add(r"(?:\\?\r?\n[ \t]*)?".join(map(re.escape, part)))
+        self._ready = None
 
     def known(self, text: str) -> str:
         """Return `text` without live values: the last pass of a report."""
-        return self._pattern.sub(MASK, text) if self._pattern else text
+        if not self._forms:
+            return text
+        if self._ready is None:
+            self._ready = (
+                sorted(self._forms, key=len, reverse=True),
+                re.compile("|".join(self._wrapped) or "(?!)"),
+            )
+        forms, wrapped = self._ready
+        for form in forms:  # a pattern of long values takes far longer to compile than this to run
+            text = text.replace(form, MASK)
+        return wrapped.sub(MASK, text)
 
     def scrub(self, text: str) -> str:
         """Return `text` without live values and without what looks like a secret."""
@@ -139,8 +151,8 @@ class Redactor:
         return record
 
 
-def _patterns_of(text: str) -> set[str]:
-    """Return a pattern for each form of a value, written as itself or by a program on the way."""
+def _forms_of(text: str) -> set[str]:
+    """Return each form of a value, written as itself or by a program on the way."""
     raw = text.encode("utf-8", "surrogatepass")
     quoted = urllib.parse.quote(raw, safe="")
     forms = {
@@ -169,7 +181,4 @@ def _patterns_of(text: str) -> set[str]:
             forms |= {coded.decode().rstrip("="), base64.urlsafe_b64encode(raw).decode().rstrip("=")}
         if len(inside) >= SHORT:
             forms |= {inside, inside.replace("+", "-").replace("/", "_")}
-    patterns = {re.escape(form) for form in forms}
-    if len(text) <= _MAX_WRAPPED:
-        patterns.add(r"(?:\\?\r?\n[ \t]*)?".join(map(re.escape, text)))
-    return patterns
+    return forms

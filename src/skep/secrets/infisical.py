@@ -142,7 +142,7 @@ class Infisical:
         ]
         if references:
             first = references[0]
-            parent = first.path.rpartition("/")[0]
+            parent = (folder or first.path).rpartition("/")[0]
             sibling = f"{parent}/skep-width-probe"
             outside = Reference(path=sibling, key=first.key, store=first.store)
             answer = await self._read(outside, view=False)

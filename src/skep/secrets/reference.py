@@ -107,7 +107,8 @@ def check_env_name(name: str) -> str:
         SecretError: `usage`.
     """
     if not _ENV_NAME.fullmatch(name):
-        raise usage(f"{name!r:.80} is not a name for a variable", hint="use A to Z, 0 to 9 and `_`")
+        # Not repeated: somebody may have put a key where its name belongs.
+        raise usage("the name of a variable is not of the allowed form", hint="use A to Z, 0 to 9 and `_`")
     return name
 
 
