@@ -156,6 +156,21 @@ def test_bo_01_files_and_modes(running: Installation) -> None:
     }
 
 
+def test_bo_06_port_0_picks_free_ports_and_prints_them(running: Installation) -> None:
+    """Whoever names no port gets two that work, and reads which."""
+
+    async def health() -> list[str]:
+        async with aiohttp.ClientSession() as http:
+            found: list[str] = []
+            for url in (running.chat_url, running.dashboard_url):
+                async with http.get(f"{url}/healthz") as answer:
+                    found.append((await answer.text()).replace(" ", ""))
+            return found
+
+    assert 0 not in {running.chat_port, running.dashboard_port}
+    assert asyncio.run(health()) == ['{"ok":true}', '{"ok":true}']
+
+
 def test_bo_03_a_second_up_is_told_who_runs(running: Installation) -> None:
     """Two `skep up` on one data directory: the second names the first, and harms nothing."""
     second = running.run("up", "--chat-port", "0", "--dashboard-port", "0")

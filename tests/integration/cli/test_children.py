@@ -1,0 +1,85 @@
+"""skep.cli.children: processes that die, and what becomes of them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from skep.cli.children import LOG_BYTES, Child, ChildDiedError, LifePipe
+from skep.foundation.clock import SYSTEM_CLOCK
+from skep.foundation.paths import Home
+from support.waiting import MS, eventually
+
+
+class Told:
+    """What the operator was told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+
+def child_of(home: Home, told: Told, *words: str) -> Child:
+    """Return a child that runs `skep` with `words`."""
+    return Child(
+        "thing", words, home=home, life=LifePipe(), clock=SYSTEM_CLOCK, extra_env={}, tell=told.lines.append
+    )
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """Return an empty installation."""
+    home = Home(tmp_path)
+    home.prepare()
+    return home
+
+
+async def test_a_child_that_ends_while_starting_tells_why(home: Home) -> None:
+    """Its own error is what the operator reads, with hint and code."""
+    child = child_of(home, Told(), "nonsense")
+    await child.start()
+    with pytest.raises(ChildDiedError) as raised:
+        await child.wait_until(lambda: False)
+
+    assert "no command `nonsense`" in raised.value.problem
+    assert raised.value.code == "cli.unknown_command"
+
+
+async def test_a_child_that_dies_is_started_again(home: Home) -> None:
+    """After a moment, and the operator is told."""
+    told, stop = Told(), asyncio.Event()
+    child = child_of(home, told, "connector", "serve")
+    os.environ["SKEP_CONNECTOR_LISTEN"] = "127.0.0.1:0"
+    try:
+        await child.start()
+        await child.wait_until(home.connector_socket.exists)
+        async with asyncio.TaskGroup() as group:
+            keeping = group.create_task(child.keep(stop))
+            first = child.pid
+            child.kill()
+            await eventually(lambda: child.pid not in {first, None}, within=5_000 * MS)
+            stop.set()
+            keeping.cancel()
+        await child.stop(limit_s=5)
+    finally:
+        del os.environ["SKEP_CONNECTOR_LISTEN"]
+
+    assert told.lines == ["thing ended with -9; starting it again in 1 s"]
+    assert child.pid is None
+
+
+def test_a_long_log_is_cut_and_kept(home: Home) -> None:
+    """Three files at most; the process goes on writing to the same one."""
+    child = child_of(home, Told(), "hive", "serve")
+    log = home.log_file("thing")
+    for generation in (b"a", b"b", b"c", b"d"):
+        log.write_bytes(generation * (LOG_BYTES + 1))
+        child.rotate_log()
+
+    assert log.read_bytes() == b""
+    assert sorted(path.name for path in home.logs.iterdir()) == ["thing.log", "thing.log.1", "thing.log.2"]
+    assert (home.logs / "thing.log.1").read_bytes()[:1] == b"d"
+    assert (home.logs / "thing.log.2").read_bytes()[:1] == b"c"
+    assert (home.logs / "thing.log.1").stat().st_mode & 0o777 == 0o600
