@@ -24,9 +24,13 @@ class Line:
     def __init__(self, path: Path, role: str) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(10)
-        self._socket.connect(str(path))
         self._number = 0
-        self.call("hello", proto=1, role=role, build="test", pid=os.getpid())
+        try:
+            self._socket.connect(str(path))
+            self.call("hello", proto=1, role=role, build="test", pid=os.getpid())
+        except BaseException:
+            self._socket.close()
+            raise
 
     def call(self, method: str, **args: Any) -> dict[str, Any]:
         """Call `method` and return its result."""
