@@ -20,6 +20,7 @@ from typing import Any, Final, cast
 import msgspec
 
 from skep.cli import main as cli
+from skep.foundation.exits import EXIT_CODES, OUTCOME_MEANINGS, RETRYABLE, WORST_FIRST
 from skep.foundation.rpc import Method, Table
 from skep.foundation.settings import ProviderSettings, Settings
 from skep.wire.control import CLI, CONNECTOR, DOOR, PUMP, TOOLS, WEB
@@ -172,7 +173,18 @@ def _errors() -> str:
     for area, errors in sorted(areas.items()):
         rows = [(f"`{error.code}`", error.says, error.hint or "–") for error in sorted(errors)]
         lines += [f"## {area}\n", _table(("code", "says", "what to do"), rows)]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_exits()])
+
+
+def _exits() -> Iterator[str]:
+    yield "## Classes of `skep secret` and `skep provider`\n"
+    yield "The code is `secret.<class>` or `provider.<class>`. Of several the first in this order of need decides:\n"
+    yield f"{', '.join(outcome for outcome in WORST_FIRST if EXIT_CODES[outcome])}.\n"
+    rows = [
+        (f"`{outcome}`", OUTCOME_MEANINGS[outcome], str(code), "yes" if outcome in RETRYABLE else "–")
+        for outcome, code in EXIT_CODES.items()
+    ]
+    yield _table(("class", "means", "exit code", "may help to try again"), rows)
 
 
 def _errors_at(node: ast.AST) -> Iterator[_Error]:

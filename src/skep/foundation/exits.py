@@ -10,7 +10,17 @@ from typing import Final, Literal
 
 from skep.foundation.errors import SkepError
 
-__all__ = ["EXIT_CODES", "MAX_DETAIL", "RETRYABLE", "ClassifiedError", "Outcome", "exit_code", "worst"]
+__all__ = [
+    "EXIT_CODES",
+    "MAX_DETAIL",
+    "OUTCOME_MEANINGS",
+    "RETRYABLE",
+    "WORST_FIRST",
+    "ClassifiedError",
+    "Outcome",
+    "exit_code",
+    "worst",
+]
 
 Outcome = Literal[
     "ok",
@@ -54,13 +64,34 @@ EXIT_CODES: Final[Mapping[Outcome, int]] = {
     "busy": 32,
 }
 
+OUTCOME_MEANINGS: Final[Mapping[Outcome, str]] = {
+    "ok": "done",
+    "unchanged": "nothing had to change",
+    "check_failed": "reachable, but a required capability is missing or wrong",
+    "usage": "wrong flag, manifest or reference",
+    "would_change": "only with `--exit-code`, of a dry run or a diff",
+    "auth": "credential refused, expired or malformed",
+    "permission": "credential valid, action not allowed",
+    "not_found": "secret, path, project or environment is not there",
+    "model": "model is not there",
+    "network": "name, connection or TLS failed",
+    "timeout": "no whole answer in time",
+    "rate": "too many requests, or the quota is used up",
+    "server": "the other side failed, is sealed or overloaded",
+    "malformed": "answer is not of the documented shape",
+    "not_encodable": "value cannot be written in the chosen dialect",
+    "unsafe_target": "link, foreign owner, wide mode, bad folder, or a git work tree",
+    "write_failed": "disk full, I/O error, or no right to write",
+    "busy": "another run held the lock for too long",
+}
+
 RETRYABLE: Final[frozenset[Outcome]] = frozenset({"network", "timeout", "rate", "server", "busy"})
 """Trying again, unchanged, may help."""
 
 MAX_DETAIL: Final = 300
 """Longest text of a server that is passed on, in characters, after scrubbing."""
 
-_WORST_FIRST: Final[tuple[Outcome, ...]] = (
+WORST_FIRST: Final[tuple[Outcome, ...]] = (
     "usage",
     "auth",
     "permission",
@@ -130,7 +161,7 @@ class ClassifiedError(SkepError):
 def worst(outcomes: Iterable[Outcome]) -> Outcome:
     """Return the outcome that decides the exit code; `ok` when there are none."""
     found = set(outcomes)
-    for outcome in _WORST_FIRST:
+    for outcome in WORST_FIRST:
         if outcome in found:
             return outcome
     return "ok"
