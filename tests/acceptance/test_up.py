@@ -168,7 +168,7 @@ def test_bo_06_port_0_picks_free_ports_and_prints_them(running: Installation) ->
             return found
 
     assert 0 not in {running.chat_port, running.dashboard_port}
-    assert asyncio.run(health()) == ['{"ok":true}', '{"ok":true}']
+    assert all(text.startswith('{"ok":true') for text in asyncio.run(health()))
 
 
 def test_bo_03_a_second_up_is_told_who_runs(running: Installation) -> None:
