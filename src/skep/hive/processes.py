@@ -37,10 +37,10 @@ class Process(Protocol):
     """
 
     @property
-    def pid(self) -> int: ...  # noqa: D102 - above
+    def pid(self) -> int: ...
 
     @property
-    def started(self) -> int: ...  # noqa: D102 - above
+    def started(self) -> int: ...
 
     async def wait(self) -> int | None:
         """Wait until the leader has ended; return its exit code, `None` when it is not our child."""
