@@ -1,7 +1,8 @@
 """From a person's words at the connector to the envelope on the hive's disk, through the real processes.
 
 The words come over one real web socket of a real connector; a real gateway carries them; the daemon's message
-half stores them. `delivered` is said when the gateway has acknowledged, which it does when the hive has synced.
+half stores them. Rates are of messages that came to `delivered` in the chat: that is said when the gateway has
+acknowledged, which it does when the hive has synced. Times one by one end when the hive has synced.
 Beside it: the echo of the frame that goes between connector and gateway, with as many in flight.
 """
 
@@ -9,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +23,7 @@ import msgspec
 
 from bench.floor import Echo, append_times, echo_server
 from bench.frames import TEXT, inbound_line
+from bench.hive_half import STAMP
 from bench.measure import Effort, Row, percentile, ratio_of
 from bench.processes import cpu_s, python, scratch, started
 from bench.websocket import NearSocket, dial
@@ -35,6 +38,7 @@ __all__ = ["rows"]
 WARM_S: Final = 0.5
 ENDS_WITHIN_S: Final = 10.0
 SINGLES: Final = 200
+_RATE_MARKS: Final = {64: (0.02, 0.045, 0.07), 512: (0.04, 0.08, 0.12)}
 
 
 class _Told(msgspec.Struct):
@@ -56,6 +60,7 @@ class _Path:
 
     pids: dict[str, int]
     conversations: list[bytes]
+    stamps: int
     socket: NearSocket | None = None
     count: int = 0
     is_feeding: bool = False
@@ -117,17 +122,28 @@ class _Path:
         await self._drain()
         return done / took, used
 
-    async def times(self, *, count: int) -> list[float]:
-        """Return how long each of `count` events took, one at a time, in seconds."""
-        took: list[float] = []
+    async def times(self, *, count: int) -> tuple[list[float], list[float]]:
+        """Return how long each of `count` events took, one at a time, to the hive and to its tick; in seconds."""
+        to_hive: list[float] = []
+        to_tick: list[float] = []
+        self._read_stamps()
         for _ in range(count):
-            begun = time.perf_counter()
+            begun = time.monotonic()
             self._idle.clear()
             self.say(0)
             async with asyncio.timeout(ENDS_WITHIN_S):
                 await self._idle.wait()
-            took.append(time.perf_counter() - begun)
-        return took
+            to_tick.append(time.monotonic() - begun)
+            to_hive.append(self._read_stamps()[-1] - begun)
+        return to_hive, to_tick
+
+    def _read_stamps(self) -> list[float]:
+        """Return when the hive synced what it has told of since the last call."""
+        data = b""
+        with suppress(BlockingIOError):
+            while more := os.read(self.stamps, 65_536):
+                data += more
+        return [stamp for (stamp,) in STAMP.iter_unpack(data)]
 
     async def _drain(self) -> None:
         self._idle.clear()
@@ -141,11 +157,13 @@ class _Path:
 async def rows(effort: Effort) -> list[Row]:
     """Measure the way in, at three loads."""
     echoes: dict[int, list[float]] = {64: [], 512: []}
+    reading: dict[int, list[float]] = {64: [], 512: []}
     ours: dict[int, list[float]] = {64: [], 512: []}
     cpu: dict[int, list[dict[str, float]]] = {64: [], 512: []}
     floors: list[float] = []
     medians: list[float] = []
     tails: list[float] = []
+    ticks: list[float] = []
     with scratch() as where:
         async with _path(where, conversations=512) as path, echo_server(where) as echo:
             line = inbound_line(1)
@@ -153,19 +171,28 @@ async def rows(effort: Effort) -> list[Row]:
                 for in_flight in (64, 512):
                     span_s = effort.span_s
                     echoes[in_flight].append(await echo.rate(line, in_flight=in_flight, span_s=span_s / 2))
+                    reading[in_flight].append(
+                        await echo.rate(line, in_flight=in_flight, span_s=span_s / 4, reads_json=True)
+                    )
                     rate, used = await path.rate(in_flight=in_flight, span_s=span_s)
                     ours[in_flight].append(rate)
                     cpu[in_flight].append(used)
                 floors.append(await _floor(echo, where, line))
-                took = await path.times(count=SINGLES)
+                took, to_tick = await path.times(count=SINGLES)
+                ticks.append(percentile(to_tick, 50))
                 medians.append(percentile(took, 50))
                 tails.append(percentile(took, 99))
-    size = f"{len(line)} bytes"
+    made = [
+        _rate_row(
+            in_flight, ours[in_flight], echoes[in_flight], reading[in_flight], cpu[in_flight], len(line)
+        )
+        for in_flight in (64, 512)
+    ]
+    tick = f"to its second tick in the chat: p50 {ratio_of(ticks).median * 1e3:.2f} ms"
     return [
-        _rate_row(64, ours[64], echoes[64], cpu[64], size, (0.02, 0.045, 0.07)),
-        _rate_row(512, ours[512], echoes[512], cpu[512], size, (0.04, 0.08, 0.12)),
-        _time_row("p50", medians, floors, (3, 1.8, 1.2)),
-        _time_row("p99", tails, floors, (10, 4, 2.5)),
+        *made,
+        _time_row("p50", medians, floors, (3, 1.8, 1.2), note=tick),
+        _time_row("p99", tails, floors, (10, 4, 2.5), note=""),
     ]
 
 
@@ -180,27 +207,31 @@ def _rate_row(
     in_flight: int,
     ours: list[float],
     echoes: list[float],
+    reading: list[float],
     cpu: list[dict[str, float]],
-    size: str,
-    marks: tuple[float, float, float],
+    size_bytes: int,
 ) -> Row:
     rate, echo = ratio_of(ours), ratio_of(echoes)
+    marks = _RATE_MARKS[in_flight]
     used = {name: ratio_of([one[name] for one in cpu]).median for name in cpu[0]}
     return Row(
         name="events",
         what=f"event at the connector → synced in the hive, {in_flight} in flight",
-        beside=f"echo of {size}, {echo.median:,.0f}/s",
+        beside=f"echo of {size_bytes} bytes, {echo.median:,.0f}/s",
         ratio=ratio_of(ours, echoes),
         bar=marks[0],
         goal=marks[1],
         moonshot=marks[2],
         rate=f"{rate.median:,.0f}/s",
         cpu=" ".join(f"{name} {s * 1e6:.0f}" for name, s in used.items()) + " µs",
+        note=f"÷ the same echo with its JSON read and written at both ends: {ratio_of(ours, reading).median:.3f}",
         details={"events_per_s": rate.median, "echo_per_s": echo.median, **used},
     )
 
 
-def _time_row(which: str, ours: list[float], floors: list[float], marks: tuple[float, float, float]) -> Row:
+def _time_row(
+    which: str, ours: list[float], floors: list[float], marks: tuple[float, float, float], *, note: str
+) -> Row:
     floor, own = ratio_of(floors).median, ratio_of(ours).median
     added = [max(0.0, one - base) for one, base in zip(ours, floors, strict=True)]
     return Row(
@@ -213,6 +244,7 @@ def _time_row(which: str, ours: list[float], floors: list[float], marks: tuple[f
         moonshot=marks[2],
         is_less_better=True,
         rate=f"{own * 1e3:.2f} ms",
+        note=note,
         details={f"{which}_s": own, "floor_s": floor},
     )
 
@@ -229,8 +261,9 @@ async def _path(where: Path, *, conversations: int) -> AsyncIterator[_Path]:
     }
     async with AsyncExitStack() as stack:
 
-        def run(name: str, command: list[str]) -> int:
-            return stack.enter_context(started(command, log=where / f"{name}.log", env=env)).pid
+        def run(name: str, command: list[str], stdout: int | None = None) -> int:
+            process = started(command, log=where / f"{name}.log", env=env, stdout=stdout)
+            return stack.enter_context(process).pid
 
         pids = {"connector": run("connector", python("skep", "connector", "serve"))}
         edge = await stack.enter_async_context(_calling(home))
@@ -240,7 +273,11 @@ async def _path(where: Path, *, conversations: int) -> AsyncIterator[_Path]:
         secret = f"GATEWAY_RELAY_ID=gw-local\nGATEWAY_RELAY_SECRET={made.secret}\n"
         home.gateway_env.touch(mode=0o600)
         home.gateway_env.write_text(secret)
-        pids["hive"] = run("hive", python("bench.hive_half"))
+        stamps, told = os.pipe()
+        stack.callback(os.close, stamps)
+        os.set_blocking(stamps, False)
+        pids["hive"] = run("hive", python("bench.hive_half"), stdout=told)
+        os.close(told)
         pids["gateway"] = run("gateway", python("skep", "gateway", "run"))
         async with asyncio.timeout(ENDS_WITHIN_S):
             while not any(g.connected for g in (await edge.call(control.STATUS_GET, NoArgs())).gateways):
@@ -248,7 +285,7 @@ async def _path(where: Path, *, conversations: int) -> AsyncIterator[_Path]:
         code = (await edge.call(control.WEB_CODE, control.WebCodeArgs())).code
         port = json.loads(home.ports.read_bytes())["chat"]
         token, chats = await _sign_in(f"http://127.0.0.1:{port}", code, conversations)
-        path = _Path(pids=pids, conversations=chats)
+        path = _Path(pids=pids, conversations=chats, stamps=stamps)
         path.socket = await dial(port, "/api/socket", token=token, on_message=path.hear)
         path.socket.send(b'{"t":"resume","n":-1}')
         await asyncio.sleep(0.2)

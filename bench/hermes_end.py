@@ -3,6 +3,8 @@
 Runs in the environment of Hermes, alone: it imports nothing of Skep and nothing of the bench.
 """
 
+# pyright: basic
+
 from __future__ import annotations
 
 import asyncio

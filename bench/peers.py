@@ -130,10 +130,14 @@ async def _start_redis(where: Path, processes: ExitStack) -> Peer:
         *("--appendonly", "yes", "--appendfsync", "always", "--save", ""),
     ]
     processes.enter_context(started(command, log=where / "redis.log"))
-    client = Redis(unix_socket_path=str(path))
-    await _eventually(client.ping)
+    client: Any = Redis(unix_socket_path=str(path))
+    await _eventually(lambda: _pinged(client))
     await client.xgroup_create("s", "g", mkstream=True)
     return _Redis(client)
+
+
+async def _pinged(client: Any) -> Any:
+    return await client.ping()
 
 
 # NATS.
