@@ -64,6 +64,7 @@ class Place:
             "HOME": str(self.folder),
             "SKEP_HOME": home,
             "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
             "FIRST": value,
             "SECOND": value * 2,
         }
@@ -189,7 +190,9 @@ def _watched(folder: Path) -> Iterator[list[str]]:
     stop = threading.Event()
 
     def look() -> None:
-        while not stop.is_set():
+        is_last = False
+        while not is_last:
+            is_last = stop.is_set()  # what is left at the end is looked at too
             inside = [Path(at, name) for at, folders, files in os.walk(folder) for name in (*folders, *files)]
             for path in inside:
                 try:

@@ -181,9 +181,11 @@ def _walk(path: Path) -> int:
     if not path.is_absolute() or ".." in path.parts:
         raise _unsafe(path, "the path is not a plain absolute one")
     fd = os.open("/", _DIR_FLAGS)
-    for part in path.parts[1:]:
+    for number, part in enumerate(path.parts[1:], start=2):
+        # On the way a folder need not be readable, only the last one is read, locked and synced.
+        flags = _DIR_FLAGS if number == len(path.parts) else _DIR_FLAGS | os.O_PATH
         try:
-            inner = os.open(part, _DIR_FLAGS, dir_fd=fd)
+            inner = os.open(part, flags, dir_fd=fd)
         finally:
             os.close(fd)
         fd = inner
