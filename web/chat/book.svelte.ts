@@ -40,6 +40,10 @@ export class Conversation {
   lastAt = $state(0);
   unread = $state(0);
   isArchived = $state(false);
+  /** The server's list names it; until then it is known only by what was said in it. */
+  isListed = $state(false);
+  /** Up to then the count of what is new is the server's. */
+  listedAt = 0;
   /** What its last line said, as this browser remembers it, until the messages come. */
   was = $state('');
   /** Oldest first. */
@@ -154,7 +158,9 @@ export class Book {
 
   /** Newest first, without the archived. */
   readonly list = $derived.by(() =>
-    [...this.conversations.values()].filter((c) => !c.isArchived).sort((a, b) => b.lastAt - a.lastAt),
+    [...this.conversations.values()]
+      .filter((c) => c.isListed && !c.isArchived)
+      .sort((a, b) => b.lastAt - a.lastAt),
   );
 
   of(id: string): Conversation {
@@ -169,9 +175,12 @@ export class Book {
   putRows(rows: readonly ConversationRow[]): void {
     for (const row of rows) {
       const conversation = this.of(row.id);
-      conversation.title = row.title ?? '';
+      // No title yet there: the one we gave it ourselves, from its first words, is the one it will get.
+      conversation.title = row.title ?? conversation.title;
       conversation.lastAt = Math.max(conversation.lastAt, row.last_at);
       conversation.unread = row.unread;
+      conversation.isListed = true;
+      conversation.listedAt = row.last_at;
       conversation.isArchived = row.archived ?? false;
     }
   }
@@ -184,6 +193,10 @@ export class Book {
       case 'message': {
         const conversation = this.of(event.conversation);
         const isNew = conversation.put(event.message) === 'new';
+        // Words of the person bring a conversation back from the archive, on the server too.
+        if (isNew && event.message.from.kind === 'person' && event.message.at > conversation.listedAt) {
+          conversation.isArchived = false;
+        }
         return isNew ? { conversation, message: event.message } : undefined;
       }
       case 'state': {

@@ -92,6 +92,32 @@ describe('events and pages', () => {
   });
 });
 
+describe('the list', () => {
+  it('names what the server names, newest first', () => {
+    const book = new Book();
+    book.hear({ t: 'message', n: 1, conversation: 'early', message: message('a') });
+    expect(book.list).toEqual([]);
+    book.putRows([
+      { id: 'old', title: 'Old', last_at: 1, unread: 0 },
+      { id: 'new', title: null, last_at: 5, unread: 2 },
+      { id: 'gone', title: 'Gone', last_at: 9, unread: 0, archived: true },
+    ]);
+    expect(book.list.map(({ id, unread }) => [id, unread])).toEqual([
+      ['new', 2],
+      ['old', 0],
+    ]);
+  });
+
+  it('has a conversation back when the person writes in it', () => {
+    const book = new Book();
+    book.putRows([{ id: 'c', title: 'C', last_at: 2000, unread: 0, archived: true }]);
+    book.hear({ t: 'message', n: 1, conversation: 'c', message: own('before', { at: 1999 }) });
+    expect(book.list).toEqual([]);
+    book.hear({ t: 'message', n: 2, conversation: 'c', message: own('after', { at: 2001 }) });
+    expect(book.list.map(({ id }) => id)).toEqual(['c']);
+  });
+});
+
 describe('drafts', () => {
   it('are replaced by the message of their id', () => {
     const book = new Book();

@@ -1,6 +1,6 @@
 /** The chat of one signed-in account in one tab: book, line and outbox, and what a person can do with them. */
 import { speak } from '../shared/live.svelte';
-import { oneLine } from '../shared/words';
+import { oneLine, shortName } from '../shared/words';
 import { api, ApiError } from './api';
 import { Book, type Conversation } from './book.svelte';
 import { Line, type LineState, type Socket } from './line';
@@ -56,6 +56,8 @@ export class Chat {
   #sentTimer: ReturnType<typeof setTimeout> | undefined;
   #quietTimer: ReturnType<typeof setTimeout> | undefined;
   #isMaking = false;
+  #isListing = false;
+  #listWanted = false;
   #drafts: ServerEvent[] = [];
   #frame = 0;
 
@@ -139,17 +141,27 @@ export class Chat {
 
   // Reading.
 
+  /** Have the newest conversations. Asked for while it is being asked, it is asked once more. */
   async loadList(): Promise<void> {
+    this.#listWanted = true;
+    if (this.#isListing) return;
+    this.#isListing = true;
     try {
-      const rows = await api.conversations();
-      this.book.putRows(rows);
-      this.hasMore = rows.length >= ROWS;
-      this.hasList = true;
+      while (this.#listWanted) {
+        this.#listWanted = false;
+        const rows = await api.conversations();
+        this.book.putRows(rows);
+        this.hasMore = rows.length >= ROWS;
+        this.hasList = true;
+      }
       this.#remember();
+      if (this.current && this.#sees()) this.saw(this.current);
       void this.#preview();
     } catch (error) {
       this.#failed(error);
       if (this.line.at !== 'over' && !this.hasList) this.#after(AGAIN_AFTER_MS, () => void this.loadList());
+    } finally {
+      this.#isListing = false;
     }
   }
 
@@ -399,11 +411,11 @@ export class Chat {
   }
 
   #news(conversation: Conversation, message: Message): void {
-    if (!conversation.title) void this.loadList();
+    if (!conversation.isListed) void this.loadList();
     this.#remember();
     if (message.from.kind === 'person') return;
-    conversation.unread += 1;
-    speak(`${message.from.name} answered`);
+    if (message.at > conversation.listedAt) conversation.unread += 1;
+    if (this.line.at === 'open') speak(`${shortName(message.from.name)} answered`);
     if (conversation.id === this.current && this.#sees()) this.saw(conversation.id);
   }
 
@@ -448,6 +460,7 @@ export class Chat {
       const conversation = this.book.of(id);
       conversation.title = oneLine(kept.text, 60);
       conversation.lastAt = Date.now();
+      conversation.isListed = true;
       conversation.loaded = 'yes';
       conversation.hasOlder = false;
       this.#outbox.moved(from, id);
@@ -478,6 +491,7 @@ export class Chat {
     clearTimeout(this.#sentTimer);
     const kept = this.#outbox.drop(id);
     const conversation = kept && this.book.of(kept.conversation);
+    if (conversation) conversation.isArchived = false;
     if (conversation && !conversation.messages.some((known) => known.id === message)) {
       conversation.put({
         id: message,

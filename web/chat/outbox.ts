@@ -109,10 +109,10 @@ export class Outbox {
     } catch {
       return;
     }
-    const unwritten = this.#kept.filter(({ id }) => this.#unwritten.has(id));
-    this.#kept = inOrder([...found.values(), ...unwritten]);
-    if (this.#flying !== undefined && !this.#kept.some(({ id }) => id === this.#flying))
-      this.#flying = undefined;
+    // What we sent ourselves stays until we are answered, although another tab may have heard of it first.
+    const ours = this.#kept.filter(({ id }) => this.#unwritten.has(id) || id === this.#flying);
+    for (const kept of ours) found.set(kept.id, kept);
+    this.#kept = inOrder([...found.values()]);
   }
 
   readonly #unwritten = new Set<string>();

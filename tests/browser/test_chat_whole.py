@@ -1,0 +1,88 @@
+"""The web chat against everything that `skep up` starts: what the empty page offers really works."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from playwright.async_api import Browser, expect
+
+from support.browser import Visit, built, chromium, visiting
+from support.installation import Installation, installed
+from support.waiting import MS
+
+REMINDED_MS = 20_000 * MS * 1_000
+BACK_MS = 30_000 * MS * 1_000
+
+
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """One running system for all tests here."""
+    built("chat")
+    with installed(tmp_path_factory.mktemp("whole") / "home") as installation:
+        yield installation
+
+
+@pytest.fixture(scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    """One browser for all tests here."""
+    async with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+async def visit(installation: Installation, browser: Browser) -> AsyncIterator[Visit]:
+    """Somebody who opened a link that `skep chat --link` printed, on an empty page."""
+    link = installation.run("chat", "--link").stdout.split()[-1]
+    async with visiting(browser) as visit:
+        await visit.page.goto(link)
+        await visit.page.get_by_role("link", name="New conversation", exact=True).click()
+        await expect(visit.page.locator(".hello")).to_be_visible()
+        yield visit
+        assert await visit.refusals() == []
+
+
+@pytest.mark.parametrize(
+    ("offer", "says"),
+    [
+        ("Help", "I understand"),
+        ("Ask scribe to count the words in: the bees came home", "4 words"),
+        ("Remind me in 10 seconds to stretch", "remind you to stretch"),
+    ],
+    ids=["help", "ask", "remind"],
+)
+async def test_what_the_empty_page_offers_works(visit: Visit, offer: str, says: str) -> None:
+    """Each of the three is answered, and the tick says so."""
+    page = visit.page
+    await page.get_by_role("button", name=offer, exact=True).click()
+    await expect(page.locator(".said .text").filter(has_text=says)).to_be_visible(timeout=REMINDED_MS)
+    await expect(page.locator(".own .state").first).to_contain_text("answered")
+    await expect(page.locator(".caret")).to_have_count(0)
+    assert visit.complaints == []
+    await visit.picture(f"chat-whole-{offer.split(maxsplit=1)[0].lower()}")
+
+
+async def test_a_slow_answer_is_stopped(visit: Visit) -> None:
+    """Pressed once: the agent stops, and says that it did."""
+    page = visit.page
+    await page.get_by_role("textbox").fill("slow")
+    await page.keyboard.press("Enter")
+    await page.get_by_role("button", name="Stop concierge").click()
+    await expect(page.locator(".said .text").last).to_contain_text("(stopped)")
+    await expect(page.get_by_role("button", name="Stop concierge")).to_have_count(0)
+
+
+@pytest.mark.parametrize("kind", ["connector", "gateway", "hive"])
+async def test_a_killed_process_costs_no_words(visit: Visit, installation: Installation, kind: str) -> None:
+    """Words written while it is down are answered when it is back, once each, without a reload."""
+    page = visit.page
+    await page.get_by_role("textbox").fill("hello before")
+    await page.keyboard.press("Enter")
+    await expect(page.locator(".own .state").last).to_contain_text("answered")
+    assert installation.kill(kind) is not None
+    for text in ("hello during", "hello again"):
+        await page.get_by_role("textbox").fill(text)
+        await page.keyboard.press("Enter")
+    await expect(page.locator(".own .state")).to_contain_text(["answered"] * 3, timeout=BACK_MS)
+    await expect(page.locator(".own p")).to_have_text(["hello before", "hello during", "hello again"])
+    await expect(page.locator(".own.kept")).to_have_count(0)
