@@ -29,6 +29,7 @@ COMMANDS: Final = (
     Command("doctor", "Look for what is wrong and say what mends it", "doctor"),
     Command("agent", "List the agents", "agent"),
     Command("secret", "Fetch secrets from a store into files that programs read", "secret"),
+    Command("provider", "Set up endpoints of language models, and find out what they can do", "provider"),
     Command("config", "Show the settings and where each came from", "config"),
     Command("web", "Serve the dashboard, or make a sign-in link for it", "web"),
 )

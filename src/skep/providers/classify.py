@@ -52,6 +52,7 @@ class Verdict:
         detail: The kind in one word more; for `other` it decides the exit code.
         fallback: Another rung of the ladder may be tried.
         said: What the server said, not scrubbed: for the redactor alone.
+        fields: Fields of our request that it names as the wrong ones.
         completion: What the model said, when it said something.
     """
 
@@ -59,6 +60,7 @@ class Verdict:
     detail: str
     fallback: bool
     said: str = ""
+    fields: tuple[str, ...] = ()
     completion: Completion | None = None
 
     @property
@@ -324,5 +326,6 @@ def classify(case: Case, *, rules: tuple[Rule, ...] = RULES) -> Verdict:
         detail=detail,
         fallback=kind in {"unsupported", "content"} and has_next,
         said=case.fault.text,
+        fields=tuple(case.fault.fields),
         completion=None if case.is_fault else read_completion(case.value),
     )
