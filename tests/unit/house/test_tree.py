@@ -14,7 +14,7 @@ EMPTY_TREE: Final = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 
 # Written so that this file does not hold what it looks for.
 SECRETS: Final = {
-    "private key": r"-----BEGIN [A-Z ]*PRIVATE KEY" + "-----",
+    "private key": r"-----BEGIN [A-Z ]*PRIVATE KEY" + r"-----(?:\\n|\s)*(?:Proc-Type|[A-Za-z0-9+/]{40})",
     "age key": r"AGE-SECRET-KEY-1[0-9A-Z]{50,}",
     "GitHub token": r"\bgh[pousr]_[A-Za-z0-9]{36}\b|\bgithub_pat_\w{60,}",
     "Slack token": r"\bxox[abeprs]-\d{8,}-[\w-]{10,}",
@@ -24,7 +24,7 @@ SECRETS: Final = {
     "model key": r"\bsk-(?:ant-|proj-)?[A-Za-z0-9_]{32,}\b",
 }
 PLACES: Final = {
-    "home folder": r"/(?:root|(?:home|Users)/(?!skep\b|agent\b|you\b)[a-z][\w-]*)/",
+    "home folder": r"(?<!\w)/(?:root|(?:home|Users)/(?!skep\b|agent\b|you\b|providers\b)[a-z][\w-]*)/",
     "registry": r"(?:--|\bUV_|\bPIP_)(?:(?:extra|default)[-_])?index[-_]url|/simple/|artifactory"
     r"|(?:registry\.npmjs|files\.pythonhosted)\.",
 }
