@@ -1,4 +1,4 @@
-"""A kill at every sync of the disk: one answer each, and never half of one; reliability, M3; control protocol, rp-01."""
+"""A kill at every sync of the disk: one answer, never half of one; reliability, M3; control protocol, rp-01."""
 
 from __future__ import annotations
 

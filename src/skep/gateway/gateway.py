@@ -84,18 +84,20 @@ class Gateway:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set; then finish what is on its way, and close."""
-        async with asyncio.TaskGroup() as group:
-            leasing = group.create_task(self.outbox.run())
-            others = [
-                group.create_task(work)
-                for work in (self.door.run(), self.link.run(), self.outbox.renew(), self._attach())
-            ]
-            await stop.wait()
-            leasing.cancel()
-            await self._finish()
-            for task in others:
-                task.cancel()
-        await self._tasks.close()
+        try:
+            async with asyncio.TaskGroup() as group:
+                leasing = group.create_task(self.outbox.run())
+                others = [
+                    group.create_task(work)
+                    for work in (self.door.run(), self.link.run(), self.outbox.renew(), self._attach())
+                ]
+                await stop.wait()
+                leasing.cancel()
+                await self._finish()
+                for task in others:
+                    task.cancel()
+        finally:
+            await self._tasks.close()
         _log.info("gateway_stopped")
 
     # What the link gives.
