@@ -42,7 +42,7 @@ class Suite:
     name: str
     commands: tuple[tuple[str, ...], ...]
     counts: bool = False
-    limit_s: float = 300
+    limit_s: float = 600
     cwd: Path = ROOT
 
 
@@ -82,12 +82,12 @@ def _suites() -> list[Suite]:
         *_pytest("conformance", "tests/conformance"),
         *_pytest("acceptance", "tests/acceptance"),
         *_pytest("browser", "tests/browser"),
-        *_pytest("faults", "tests/faults", limit_s=600),
+        *_pytest("faults", "tests/faults", limit_s=900),
         *_pytest("docs", "tests/docs"),
     ]
 
 
-def _pytest(name: str, *folders: str, workers: int = 0, limit_s: float = 300) -> list[Suite]:
+def _pytest(name: str, *folders: str, workers: int = 0, limit_s: float = 600) -> list[Suite]:
     """Return the suite of `folders`; none while they hold no test."""
     there = [folder for folder in folders if any((ROOT / folder).rglob("test_*.py"))]
     if not there:
