@@ -53,7 +53,8 @@ class Intake:
     def take(self, inbound: Inbound, tx: ConnectorTx) -> Taken:
         """Take one event in, as a part of a transaction of the platform's."""
         now_ms = self._clock.now_ms()
-        if not tx.take_in(inbound.dedupe_key, now_ms=now_ms):
+        key = inbound.dedupe_key
+        if key is not None and not tx.take_in(key, now_ms=now_ms):
             return Taken.DUPLICATE
         source = inbound.source
         recipient = recipient_of(source, tx)

@@ -31,17 +31,18 @@ class Inbound:
     """One event of a platform, verified and normalised, on its way to the store.
 
     Attributes:
-        dedupe_key: What the platform repeats when it repeats the event.
+        dedupe_key: What the platform repeats when it repeats the event; `None` when the platform's own
+            rows, in the same transaction, tell a repeat.
         wire: The event as JSON, as gateways get it. Encoded before it meets the writer thread.
     """
 
-    dedupe_key: str
+    dedupe_key: str | None
     message_id: str
     source: SessionSource
     wire: bytes
 
     @classmethod
-    def of(cls, event: MessageEvent, *, dedupe_key: str) -> Inbound:
+    def of(cls, event: MessageEvent, *, dedupe_key: str | None) -> Inbound:
         """Return `event` as it is stored and sent; it must have a message id."""
         if event.message_id is None:
             raise ValueError("an inbound event needs a message id")

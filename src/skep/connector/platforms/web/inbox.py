@@ -1,6 +1,6 @@
 """A person's words in the web chat, on their way in.
 
-Source: control protocol, section 13. The message and the intake row are one transaction: `stored` means that
+Source: control protocol, section 13. The message and its delivery are one transaction: `stored` means that
 both are on disk. The same `id` again in the same conversation gets the same answer and changes nothing.
 """
 
@@ -88,10 +88,8 @@ class Inbox:
         self._spend(session.account)
         now_ms = self._clock.now_ms()
         self.last_event_at = now_ms
-        inbound = Inbound.of(
-            _event(session, said, message=new_id("m", self._clock)),
-            dedupe_key=f"{WEB}:{said.conversation}:{said.id}",
-        )
+        event = _event(session, said, message=new_id("m", self._clock))
+        inbound = Inbound.of(event, dedupe_key=None)  # the message's own row tells a repeat
         return self._store.write(partial(self._keep, session, said, inbound, own, now_ms))
 
     def _keep(
