@@ -7,6 +7,7 @@ A test sets `before` to answer instead, with any bytes at all.
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -268,8 +269,8 @@ class FakeVault(StoreServer):
 
 
 @contextmanager
-def serving(server: StoreServer) -> Iterator[str]:
-    """Serve `server` on this machine; yields its address."""
+def serving(server: StoreServer, *, tls: ssl.SSLContext | None = None) -> Iterator[str]:
+    """Serve `server` on this machine, with `tls` over HTTPS; yields its address."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -309,7 +310,7 @@ def serving(server: StoreServer) -> Iterator[str]:
             self.close_connection = self.close_connection or reply.declared_size is not None
 
         def handle(self) -> None:
-            with suppress(ConnectionError):
+            with suppress(OSError):
                 super().handle()
 
         do_GET = do_POST = _handle  # noqa: N815  # its names
@@ -324,9 +325,11 @@ def serving(server: StoreServer) -> Iterator[str]:
             """A client that hangs up is what some tests are about."""
 
     http = Server(("127.0.0.1", 0), Handler)
+    if tls is not None:
+        http.socket = tls.wrap_socket(http.socket, server_side=True)
     thread = threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True)
     thread.start()
-    server.site = f"http://127.0.0.1:{http.server_port}"
+    server.site = f"http{'' if tls is None else 's'}://127.0.0.1:{http.server_port}"
     try:
         yield server.site
     finally:

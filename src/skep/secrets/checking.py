@@ -41,6 +41,8 @@ async def check_manifest(bridge: Bridge, *, read: bool = True, strict: bool = Fa
             references.append(reference)
         if not key.required:
             optional.add(reference)
+        if key.references:
+            run.expanded.add(reference)
     if not by_store:
         raise usage("the manifest names no key")
     for name, references in by_store.items():
@@ -84,6 +86,8 @@ class _Check:
         self._bridge = bridge
         self._read = read
         self._strict = strict
+        self.expanded: set[Reference] = set()
+        """Those whose value may refer to other secrets."""
         self._rows: list[CheckRow] = []
         self._width: list[WidthRow] = []
         self._outcomes: list[Outcome] = []
@@ -155,7 +159,7 @@ class _Check:
         if not self._read:
             return "unread"
         try:
-            got = await backend.fetch(reference)
+            got = await backend.fetch(reference, references=reference in self.expanded)
         except SecretError as error:
             match error.outcome:
                 case "permission":

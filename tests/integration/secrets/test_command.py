@@ -342,6 +342,19 @@ def test_a6_a_token_of_another_job_fails_clearly(with_infisical: Desk) -> None:
     assert with_infisical.run("check", "m.toml").stderr.count("error:") == 1
 
 
+def test_a3_a_value_that_refers_to_another(with_infisical: Desk, infisical: FakeInfisical) -> None:
+    """It is refused, not written, unless the key asks for it; then the store is asked to expand it."""
+    infisical.secrets["prod", "/home/providers", "TWO"] = "made of ${ONE}"
+    assert with_infisical.json("pull", "m.toml")["exit_code"] == 27
+    assert with_infisical.json("check", "m.toml")["exit_code"] == 27
+
+    with_infisical.manifest(_infisical(infisical), more=", references = true")
+
+    assert with_infisical.json("check", "m.toml")["exit_code"] == 0
+    assert with_infisical.json("pull", "m.toml")["exit_code"] == 0
+    assert infisical.asked[-1].query["expandSecretReferences"] == "true"
+
+
 def test_a6_a_whole_folder_is_checked(with_infisical: Desk, infisical: FakeInfisical) -> None:
     """Each name in it is asked as a reference is, in the environment that is named."""
     infisical.secrets["prod", "/home/providers/deeper", "FOUR"] = CANARY

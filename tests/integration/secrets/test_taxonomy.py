@@ -9,12 +9,18 @@ import asyncio
 import gzip
 import json
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from skep.foundation.clock import ManualClock
 from skep.foundation.redaction import Redactor
@@ -248,6 +254,38 @@ def test_what_a_server_repeats_of_a_key_is_masked(infisical: FakeInfisical) -> N
     assert "abcdef" not in error.detail
     assert "wxyz9" not in error.detail
     assert error.request_id == "req-1"
+
+
+def test_a_certificate_is_checked_and_can_be_added_but_not_ignored(tmp_path: Path) -> None:
+    """A store with an unknown certificate is not spoken to; with `ca_file` it is."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "store")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(1), now + timedelta(1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False
+        )
+        .sign(key, hashes.SHA256())
+        .public_bytes(serialization.Encoding.PEM)
+    )
+    pem, ca_file = tmp_path / "both.pem", tmp_path / "ca.pem"
+    plain = serialization.NoEncryption()
+    pem.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain) + certificate
+    )
+    ca_file.write_bytes(certificate)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(pem)
+
+    with serving(server := FakeInfisical(), tls=tls):
+        refused = _ask_infisical(server.site)
+        assert server.asked == []
+        trusted = _ask_infisical(server.site, ca_file=str(ca_file))
+
+    assert (refused.outcome, "certificate" in refused.problem) == ("network", True)
+    assert trusted.outcome == "auth"
+    assert len(server.asked) == 1
 
 
 CREDENTIALS: Final[dict[str, tuple[bytes, int, str]]] = {
