@@ -31,7 +31,7 @@ help: ## print this list
 # --- use --------------------------------------------------------------------------------------------
 
 .PHONY: run test
-run: $(STAMP)/app ## set everything up, then `skep up` (ARGS="--port 8000" passes flags on)
+run: $(STAMP)/app ## set everything up, then `skep up` (ARGS="--chat-port 8000" passes flags on)
 	@STEP_LOG=.venv/web.log $(MAKE) web 2>/dev/null \
 	  || echo "note: the web pages could not be built (see .venv/web.log); \`$(BIN)/skep chat\` works without them"
 	@exec $(BIN)/skep up $(ARGS)
@@ -46,17 +46,17 @@ fmt: $(STAMP)/test ## format the Python code
 	@$(BIN)/ruff format -q .
 	@$(BIN)/ruff check -q --fix-only .
 
-lint: $(STAMP)/test ## ruff, and the format
+lint: $(STAMP)/test ## look for faults with ruff, and at the format
 	@$(BIN)/ruff check -q .
 	@$(BIN)/ruff format -q --check .
 
-types: $(STAMP)/test ## pyright, strict
+types: $(STAMP)/test ## check the types with pyright, strict
 	@$(BIN)/pyright
 
-imports: $(STAMP)/test ## who may import whom
+imports: $(STAMP)/test ## check who imports whom
 	@$(BIN)/lint-imports --no-logo
 
-unit: $(STAMP)/test ## unit and contract tests
+unit: $(STAMP)/test ## run the unit and contract tests
 	@$(PYTEST) -n 2 tests/unit tests/contract
 
 docs: $(STAMP)/test ## write the generated pages anew, run the examples
@@ -64,17 +64,17 @@ docs: $(STAMP)/test ## write the generated pages anew, run the examples
 	@$(BIN)/python scripts/reference.py
 	@$(PYTEST) tests/docs
 
-check: fmt lint types imports unit docs ## all of the above: before a commit
+check: fmt lint types imports unit docs ## the six above, one after the other: before a commit
 
 web: $(STAMP)/web ## build the two web pages
 
 # --- rarely -----------------------------------------------------------------------------------------
 
 .PHONY: bench faults lock clean
-bench: $(STAMP)/test .venv-hermes/.stamp ## ratios beside peers, measured in one run
+bench: $(STAMP)/test .venv-hermes/.stamp ## measure, as ratios beside peers in the same run (ARGS="--only help")
 	@$(BIN)/python -m bench $(ARGS)
 
-faults: $(STAMP)/test $(STAMP)/parts ## the fault suite at release length
+faults: $(STAMP)/test $(STAMP)/parts ## run the fault suite at release length
 	@SKEP_TEST_FAULTS=release $(PYTEST) --timeout 3600 tests/faults
 
 lock: $(STAMP)/base ## resolve the requirements anew (UPGRADE=1 takes newer versions)
