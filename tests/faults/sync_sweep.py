@@ -8,11 +8,13 @@ where the child stopped. Ends with the first round that no kill could reach.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import signal
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,12 @@ import apsw
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from skep.broker.types import Lease
+from skep.hive.door.accept import Arrival, accept, intake_key
 from skep.store.sqlite.engine import OpenOptions
+from skep.wire.relay.event import decode_event
+from skep.wire.relay.session_key import session_key
 from support.broker import Desk, open_desk
+from support.hive import Team, person_event
 
 __all__: list[str] = []
 
@@ -78,11 +84,25 @@ class Platform:
         return f"p-{envelope.reply_key}"
 
 
+async def arrive(desk: Desk) -> None:
+    """Hand in what the person wrote, as the gateway does until it is told that it is stored."""
+    event = decode_event(json.dumps(person_event("hello")).encode())
+    arrival = Arrival(
+        relay="local",
+        key=intake_key("local", event, buffer_id="b-1"),
+        event=event,
+        session=session_key(event.source),
+        command=None,
+        runs=False,
+        quiet_ms=0,
+    )
+    await desk.broker.transact(partial(accept, rules=desk.broker.rules, agents=Team(), arrival=arrival))
+
+
 async def talk(desk: Desk, directory: Path, *, is_new: bool) -> None:
     """Do what is left of one chat."""
+    await arrive(desk)
     if is_new:
-        who, chat = await desk.someone()
-        await desk.write(who, chat)
         (directory / "acknowledged").touch()
     platform = Platform(directory / "platform")
     while (granted := await desk.broker.take(("agent:concierge",), holder="h")).leases:
@@ -98,8 +118,6 @@ async def talk(desk: Desk, directory: Path, *, is_new: bool) -> None:
 async def judge(directory: Path) -> list[str]:
     """Open what a killed child left, look at it, finish the chat, and look again."""
     problems: list[str] = []
-    if not (directory / "hive.db").exists():
-        return problems
     async with open_desk(directory) as desk:
         rows = await desk.rows(
             "SELECT d.state, (SELECT count(*) FROM message r WHERE r.in_reply_to = m.id) "
@@ -115,8 +133,11 @@ async def judge(directory: Path) -> list[str]:
         before = Platform(directory / "platform").calls
         await talk(desk, directory, is_new=False)
         calls = Platform(directory / "platform").calls
+        asked = await desk.rows("SELECT count(*) FROM message WHERE sender LIKE 'person:%'")
+        if asked != [(1,)]:
+            problems.append(f"the repeated event made {asked[0][0]} envelopes")
         keys = Counter(call.split()[0] for call in calls)
-        if rows and len(keys) != 1:
+        if len(keys) != 1:
             problems.append(f"{len(keys)} answers were said")
         problems += [
             f"said again without a mark: {call}" for call in calls[max(1, len(before)) :] if "False" in call
