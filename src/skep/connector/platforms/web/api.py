@@ -181,6 +181,7 @@ class WebApi:
             max_msg_size=MAX_SOCKET_BYTES,
             timeout=1.0,
             decode_text=False,
+            writer_limit=0,
         )
         if not socket.can_prepare(request):
             raise WireError("this is a WebSocket", code="web.bad_request")
@@ -189,6 +190,7 @@ class WebApi:
         try:
             await TabSocket(
                 socket,
+                request,
                 session,
                 store=self._store,
                 hub=self._hub,

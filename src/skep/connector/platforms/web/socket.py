@@ -16,6 +16,7 @@ from aiohttp import WSMsgType, web
 
 from skep.connector.interrupts import Interrupts
 from skep.connector.platforms.web.accounts import Session
+from skep.connector.platforms.web.corked import send_all
 from skep.connector.platforms.web.hub import DraftText, Hub, Live
 from skep.connector.platforms.web.inbox import Inbox, Own
 from skep.connector.platforms.web.payloads import (
@@ -49,6 +50,8 @@ MAX_REPLAY: Final = 2_000
 """Events that are replayed to a tab; behind more than that, it reloads over HTTP."""
 SENDS_MAX: Final = 1_024
 """Messages of one tab that may be on their way to the disk."""
+CORKED_MAX: Final = 256
+"""Messages to a tab that go in one write, at most."""
 DRAFT_EVERY_S: Final = 0.1
 _PAGE: Final = 200
 _ANSWERS_MAX: Final = 64
@@ -62,6 +65,7 @@ class TabSocket:
     def __init__(
         self,
         socket: web.WebSocketResponse,
+        request: web.Request,
         session: Session,
         *,
         store: ConnectorStore,
@@ -71,6 +75,7 @@ class TabSocket:
         clock: Clock,
     ) -> None:
         self._socket: Final = socket
+        self._request: Final = request
         self._session: Final = session
         self._store: Final = store
         self._hub: Final = hub
@@ -81,6 +86,7 @@ class TabSocket:
         self._tasks: Final = TaskSet(on_error=self._failed)
         self._own: Final = Own(answers={})
         self._answers: Final[list[bytes]] = []
+        self._out: list[bytes] = []
         self._sends: Final[set[asyncio.Future[Stored | None]]] = set()
         self._live: Live | None = None
         self._cursor = 0
@@ -202,7 +208,7 @@ class TabSocket:
         if len(self._answers) < _ANSWERS_MAX:  # a tab that floods and does not read loses answers
             self._answers.append(encode(what))
         if self._live is None:
-            self._tasks.spawn(self._flush_answers())
+            self._tasks.spawn(self._answer_now())
         self._news.set()
 
     # What the tab is told.
@@ -214,9 +220,10 @@ class TabSocket:
         while True:
             self._news.clear()
             await self._catch_up(live)
-            await self._flush_answers()
-            await self._tell_drafts(live)
-            await self._tell_typing(live)
+            self._take_answers()
+            self._tell_drafts(live)
+            self._tell_typing(live)
+            await self._flush()
             await self._news.wait()
 
     async def _catch_up(self, live: Live) -> None:
@@ -228,17 +235,20 @@ class TabSocket:
                 await self._catch_up_from_store(live)
                 continue
             self._cursor = n
-            await self._send(self._own.answers.pop(n, event))
+            self._out.append(self._own.answers.pop(n, event))
             if self._drafts:
                 self._forget_finished(live)
+            if len(self._out) >= CORKED_MAX:
+                await self._flush()
 
     async def _catch_up_from_store(self, live: Live) -> None:
         after, account = self._cursor, self._session.account
         rows = await self._store.read(lambda tx: tx.web_events(account, after=after, limit=_PAGE))
         for row in rows:
             self._cursor = row.n
-            await self._send(self._own.answers.pop(row.n, None) or encode(_event(row)))
+            self._out.append(self._own.answers.pop(row.n, None) or encode(_event(row)))
             self._drafts.pop(row.message.message, None)
+        await self._flush()
         if not rows:
             self._cursor = live.n  # swept away long ago
 
@@ -247,12 +257,15 @@ class TabSocket:
         for message in [message for message in self._drafts if message in live.finished]:
             del self._drafts[message]
 
-    async def _flush_answers(self) -> None:
-        answers, self._answers[:] = list(self._answers), []
-        for answer in answers:
-            await self._send(answer)
+    def _take_answers(self) -> None:
+        self._out += self._answers
+        self._answers.clear()
 
-    async def _tell_drafts(self, live: Live) -> None:
+    async def _answer_now(self) -> None:
+        self._take_answers()
+        await self._flush()
+
+    def _tell_drafts(self, live: Live) -> None:
         """Send what each draft has that this tab has not shown, at most every 0.1 s."""
         if not live.drafts and not self._drafts:
             return
@@ -266,7 +279,7 @@ class TabSocket:
             step = _step(message, draft, self._drafts.get(message, ""))
             self._drafts[message] = draft.text
             self._drafts_at_ms = self._clock.monotonic_ms()
-            await self._send(encode(step))
+            self._out.append(encode(step))
         for message in [message for message in self._drafts if message not in live.drafts]:
             del self._drafts[message]
 
@@ -274,16 +287,18 @@ class TabSocket:
         self._draft_timer = None
         self._news.set()
 
-    async def _tell_typing(self, live: Live) -> None:
+    def _tell_typing(self, live: Live) -> None:
         now = set(live.typing)
         for key in now ^ self._typing:
             conversation, agent = key
-            await self._send(encode(Typing(conversation=conversation, agent=agent, on=key in now)))
+            self._out.append(encode(Typing(conversation=conversation, agent=agent, on=key in now)))
         self._typing.clear()
         self._typing.update(now)
 
-    async def _send(self, data: bytes) -> None:
-        await self._socket.send_frame(data, WSMsgType.TEXT)
+    async def _flush(self) -> None:
+        """Send what there is, and wait until the tab keeps up."""
+        messages, self._out = self._out, []
+        await send_all(self._socket, self._request, messages)
 
     def _failed(self, error: BaseException) -> None:
         if isinstance(error, (ConnectionError, SkepError)):
