@@ -143,7 +143,6 @@ class Messages:
             await self.remove_agent(name)
         if self._door_listener is not None:
             await self._door_listener.close()
-        await asyncio.sleep(0)  # closed connections are told in the loop's next turn
         await self._tasks.close()
         self._hub.close()
 

@@ -36,15 +36,23 @@ class Number(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     n: int = 0
 
 
+class Words(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Text, there and back; back it may be longer."""
+
+    text: str = ""
+    times: int = 0
+
+
 ECHO = Method(name="test.echo", args=Number, result=Number)
 WAIT = Method(name="test.wait", args=Number, result=Number, ends_with_connection=True)
 FAIL = Method(name="test.fail", args=Number, result=Number)
+TALK = Method(name="test.talk", args=Words, result=Words)
 TOLD = Event(name="told", data=Number)
-TABLE = Table("test.sock", (ECHO, WAIT, FAIL))
+TABLE = Table("test.sock", (ECHO, WAIT, FAIL, TALK))
 
 
 class Service:
-    """A listener with three methods, and what happened to them."""
+    """A listener with four methods, and what happened to them."""
 
     def __init__(self) -> None:
         self.ended_waits = 0
@@ -52,7 +60,7 @@ class Service:
         self.release = asyncio.Event()
         self.listener = Listener(
             TABLE,
-            {"test.echo": self.echo, "test.wait": self.wait, "test.fail": self.fail},
+            {"test.echo": self.echo, "test.wait": self.wait, "test.fail": self.fail, "test.talk": self.talk},
             in_flight=1_024,
             epoch=5,
             on_close=self.closed,
@@ -79,6 +87,10 @@ class Service:
         if args.n == 1:
             raise RefusedError("nothing there", code="hive.not_found")
         raise ValueError("hunter2")
+
+    async def talk(self, _call: Call, args: Words) -> Words:
+        """Say as much as is asked for."""
+        return Words("x" * args.times)
 
     def closed(self, _connection: object) -> None:
         """Count a connection that is gone."""
@@ -167,6 +179,90 @@ async def test_a_lost_connection_fails_calls_at_once(service: Service, caller: C
 
     with pytest.raises(ConnectionLostError):
         await waiting
+
+
+async def test_frames_before_a_bad_one_are_answered(service: Service, tmp_path: Path) -> None:
+    """What was right before it went wrong is answered, however it was cut into reads."""
+    assert service
+    bad = b"\x00\x00\x00\x00"
+    answer = await _send_raw(tmp_path / "s", _hello(1) + _frame({"i": 2, "m": "test.gone"}) + bad)
+
+    assert b'"code":"unknown_method"' in answer
+    assert answer.endswith(b'"hint":""}')
+    assert b'"i":0,"ok":false,"code":"bad_frame"' in answer
+
+
+async def test_nothing_is_done_after_the_answer_that_closes(service: Service, tmp_path: Path) -> None:
+    """A caller that was refused does not get in with what it sent along."""
+    assert service
+    early = _frame({"i": 1, "m": "test.echo", "a": {"n": 1}})
+    answer = await _send_raw(tmp_path / "s", early + _hello(1) + early)
+
+    assert answer.count(b'"i":1') == 1
+    assert b'"code":"proto_unsupported"' in answer
+    assert service.gone == 0  # it was never there
+
+
+async def test_a_request_that_cannot_pass_is_too_large_and_harms_nothing(caller: Caller) -> None:
+    """One call over the limit is that call's own trouble, not the end of the connection."""
+    with pytest.raises(CallError) as raised:
+        await caller.call(TALK, Words("x" * (1 << 20)))
+
+    assert raised.value.wire_code == "too_large"
+    assert (await caller.call(ECHO, Number(6))).n == 6
+
+
+async def test_an_answer_that_cannot_pass_is_too_large_and_harms_nothing(caller: Caller) -> None:
+    """The same for what the listener would say."""
+    with pytest.raises(CallError) as raised:
+        await caller.call(TALK, Words(times=5 << 20))
+
+    assert raised.value.wire_code == "too_large"
+    assert (await caller.call(ECHO, Number(7))).n == 7
+
+
+async def test_a_caller_that_never_reads_is_cut_off_at_the_end(tmp_path: Path) -> None:
+    """Closing waits for nobody: what a caller does not read is not sent for ever."""
+    service = Service()
+    await service.listener.start(tmp_path / "s")
+    reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"), limit=1)
+    talk = [_frame({"i": n, "m": "test.talk", "a": {"times": 1 << 20}}) for n in range(1, 9)]
+    writer.write(_hello(1) + b"".join(talk))
+    await eventually(lambda: any(not each.is_writable for each in service.listener.connections))
+    async with asyncio.timeout(5):
+        await service.listener.close()
+
+    assert service.gone == 1
+    assert not service.listener.connections
+    writer.close()
+    assert reader
+
+
+async def test_a_closed_listener_has_told_of_each_connection(service: Service, caller: Caller) -> None:
+    """Who keeps something per connection may let go of everything when `close` is back."""
+    assert (await caller.call(ECHO, Number(1))).n == 1
+    await service.listener.close()
+
+    assert service.gone == 1
+
+
+async def test_a_dial_that_is_given_up_hangs_up(tmp_path: Path) -> None:
+    """A probe with a deadline leaves no connection behind."""
+    hung_up = asyncio.Event()
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+        hung_up.set()
+
+    server = await asyncio.start_unix_server(say_nothing, str(tmp_path / "mute"))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await connect(tmp_path / "mute", role="test")
+
+    async with asyncio.timeout(2):
+        await hung_up.wait()
+    server.close()
 
 
 BAD_FRAMES = {

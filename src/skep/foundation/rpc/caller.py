@@ -19,6 +19,7 @@ from skep.foundation.errors import SkepError, TryAgainError, WireError
 from skep.foundation.log import get_logger
 from skep.foundation.rpc.frames import (
     MAX_FROM_LISTENER,
+    MAX_TO_LISTENER,
     PROTO,
     FrameSplitter,
     Hello,
@@ -28,6 +29,7 @@ from skep.foundation.rpc.frames import (
     decode_args,
     decode_incoming,
     encode_request,
+    is_too_large,
 )
 
 __all__ = ["CallError", "Caller", "ConnectionLostError", "connect"]
@@ -84,7 +86,7 @@ async def connect(
     hello = Hello(proto=PROTO, role=role, build=__version__, pid=os.getpid())
     try:
         result = await caller.call(_HELLO, hello, timeout_s=timeout_s)
-    except SkepError:
+    except (SkepError, asyncio.CancelledError):
         caller.close()
         raise
     caller.epoch = result.epoch
@@ -132,18 +134,21 @@ class Caller(asyncio.Protocol):
         """Call `method` and return its result.
 
         Raises:
-            CallError: Refused, or no answer within the method's time limit.
+            CallError: Refused, no answer within the method's time limit, or `too_large`: not sent.
             ConnectionLostError: The connection went away; the effect may have happened.
         """
         if not self.is_open:
             raise ConnectionLostError(f"the connection was closed before `{method.name}`")
         self._next_i = self._next_i % 0xFFFF_FFFF + 1
         i = self._next_i
+        request = encode_request(i, method.name, args, s=session, p=proof)
+        if is_too_large(request, MAX_TO_LISTENER):
+            raise CallError("too_large", f"a call of `{method.name}` is over {MAX_TO_LISTENER} bytes")
         answer: asyncio.Future[msgspec.Raw] = self._loop.create_future()
         self._waiting[i] = answer
         limit_s = method.timeout_s if timeout_s is None else timeout_s
         timer = self._loop.call_later(limit_s, _expire, answer, method.name, limit_s)
-        self._send(encode_request(i, method.name, args, s=session, p=proof))
+        self._send(request)
         try:
             raw = await answer
         finally:

@@ -5,7 +5,7 @@ Source: control protocol, section 3. Pure: no I/O, no clock.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
@@ -33,6 +33,7 @@ __all__ = [
     "encode_event",
     "encode_problem",
     "encode_request",
+    "is_too_large",
 ]
 
 PROTO: Final = 1
@@ -137,28 +138,27 @@ class FrameSplitter:
         self._buffer = bytearray()
         self._max_bytes = max_bytes
 
-    def feed(self, data: bytes) -> list[bytes]:
-        """Take what arrived; return the whole frames in it.
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Take what arrived and yield the whole frames in it, those before a bad one too.
 
         Raises:
             WireError: A frame has length 0 or is over the limit (`control.bad_frame`).
         """
         buffer = self._buffer
         buffer += data
-        frames: list[bytes] = []
-        start = 0
-        size = len(buffer)
-        while size - start >= 4:
-            length = int.from_bytes(buffer[start : start + 4], "big")
-            if not 0 < length <= self._max_bytes:
-                raise _bad_frame(f"frame of {length} bytes, not 1 to {self._max_bytes}")
-            if size - start - 4 < length:
-                break
-            frames.append(bytes(buffer[start + 4 : start + 4 + length]))
-            start += 4 + length
-        if start:
+        start, size = 0, len(buffer)
+        try:
+            while size - start >= 4:
+                length = int.from_bytes(buffer[start : start + 4], "big")
+                if not 0 < length <= self._max_bytes:
+                    raise _bad_frame(f"frame of {length} bytes, not 1 to {self._max_bytes}")
+                if size - start - 4 < length:
+                    break
+                frame = bytes(buffer[start + 4 : start + 4 + length])
+                start += 4 + length
+                yield frame
+        finally:
             del buffer[:start]
-        return frames
 
 
 _request_decoder = msgspec.json.Decoder(Request)
@@ -238,6 +238,11 @@ def encode_problem(
 def encode_event(name: str, data: object) -> bytes:
     """Return an event as one frame."""
     return _framed({"e": name, "d": data})
+
+
+def is_too_large(frame: bytes, max_bytes: int) -> bool:
+    """Return whether the other end would hang up over `frame`."""
+    return len(frame) > max_bytes + 4
 
 
 def _framed(fields: dict[str, object]) -> bytes:

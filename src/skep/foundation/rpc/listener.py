@@ -22,6 +22,7 @@ from skep import __version__
 from skep.foundation.errors import SkepError, TryAgainError, WireError
 from skep.foundation.log import get_logger
 from skep.foundation.rpc.frames import (
+    MAX_FROM_LISTENER,
     MAX_TO_LISTENER,
     PROTO,
     Event,
@@ -36,12 +37,15 @@ from skep.foundation.rpc.frames import (
     encode_answer,
     encode_event,
     encode_problem,
+    is_too_large,
 )
 from skep.foundation.tasks import TaskSet
 
 __all__ = ["Call", "Connection", "Handler", "Listener", "peer_credentials"]
 
 _log = get_logger(part="rpc")
+CLOSE_LIMIT_S: Final = 0.5
+"""A caller has so long to read what was sent before a connection is closed, in seconds."""
 _CLOSING_CODES: Final = frozenset({"bad_frame", "proto_unsupported", "shutting_down"})
 
 
@@ -71,6 +75,9 @@ class Listener:
         in_flight: Requests of one connection that may wait for an answer.
         epoch: Boot epoch told in `hello`.
         on_open, on_close: Called with each connection after `hello`, and when it is gone.
+
+    Attributes:
+        all_gone: Set whenever the last connection is gone.
     """
 
     def __init__(
@@ -97,6 +104,7 @@ class Listener:
         self.connections: Final[set[Connection]] = set()
         self.is_closing = False
         self.tasks: Final = TaskSet(on_error=_unexpected)
+        self.all_gone: Final = asyncio.Event()
         self._server: asyncio.Server | None = None
         self._path: Path | None = None
 
@@ -116,13 +124,19 @@ class Listener:
         self._path = path
 
     async def close(self) -> None:
-        """Refuse new requests, close each connection, and remove the socket file."""
+        """Refuse new requests, close each connection, and remove the socket file.
+
+        When it returns, each connection is gone and `on_close` was told of it.
+        """
         self.is_closing = True
         if self._server is not None:
             self._server.close()
         for connection in list(self.connections):
             connection.close()
         await self.tasks.close()
+        if self.connections:
+            self.all_gone.clear()
+            await self.all_gone.wait()
         if self._path is not None:
             with suppress(FileNotFoundError):
                 self._path.unlink()
@@ -150,6 +164,7 @@ class Connection(asyncio.Protocol):
         self._in_flight = 0
         self._waiting: set[asyncio.Task[Any]] = set()
         self._is_greeted = False
+        self._cutting_off: asyncio.TimerHandle | None = None
         self._writable = asyncio.Event()
         self._writable.set()
         self._loop = asyncio.get_running_loop()
@@ -168,10 +183,12 @@ class Connection(asyncio.Protocol):
         self._send(encode_event(event.name, data))
 
     def close(self) -> None:
-        """Send what waits, then close."""
+        """Send what waits, then close; a caller that does not read it is cut off."""
+        if self._transport is None or self._cutting_off is not None:
+            return
         self._flush()
-        if self._transport is not None:
-            self._transport.close()
+        self._cutting_off = self._loop.call_later(CLOSE_LIMIT_S, self._transport.abort)
+        self._transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Check who it is; a foreign uid is closed without a word."""
@@ -192,7 +209,11 @@ class Connection(asyncio.Protocol):
         self.is_open = False
         self._transport = None
         self._writable.set()
+        if self._cutting_off is not None:
+            self._cutting_off.cancel()
         self._listener.connections.discard(self)
+        if not self._listener.connections:
+            self._listener.all_gone.set()
         for task in self._waiting:
             task.cancel()
         if self._is_greeted and self._listener.on_close is not None:
@@ -216,13 +237,15 @@ class Connection(asyncio.Protocol):
             return
         try:
             for frame in self._splitter.feed(data):
+                if self._cutting_off is not None:
+                    return
                 self._take(decode_request(frame))
         except WireError as error:
             self._refuse(0, "bad_frame", error.problem)
 
     def _take(self, request: Request) -> None:
         if self._listener.is_closing:
-            self._refuse(request.i, "shutting_down", "the process is stopping")
+            self._refuse(request.i, "shutting_down", "the process is stopping", retry_after_ms=1_000)
         elif not self._is_greeted:
             self._greet(request)
         elif (method := self._listener.table.methods.get(request.m)) is None:
@@ -285,7 +308,7 @@ class Connection(asyncio.Protocol):
             self._refuse(request.i, "internal", f"unexpected fault, incident {incident}")
         else:
             if request.i:
-                self._send(encode_answer(request.i, result))
+                self._send(_answer(request, result))
         finally:
             self._in_flight -= 1
 
@@ -321,6 +344,15 @@ def peer_credentials(sock: socket.socket) -> tuple[int, int]:
         return uid, 0
     pid, uid, _gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     return uid, pid
+
+
+def _answer(request: Request, result: object) -> bytes:
+    answer = encode_answer(request.i, result)
+    if is_too_large(answer, MAX_FROM_LISTENER):
+        _log.error("answer_too_large", method=request.m, size_bytes=len(answer))
+        problem = f"the answer to `{request.m}` is over {MAX_FROM_LISTENER} bytes"
+        return encode_problem(request.i, "too_large", problem, hint="ask for less at once")
+    return answer
 
 
 def _retry_after_ms(error: SkepError) -> int | None:
