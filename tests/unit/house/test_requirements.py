@@ -12,7 +12,7 @@ ROOT: Final = Path(__file__).resolve().parents[3]
 PAGE: Final = ROOT / "docs" / "requirements.md"
 COUNTS: Final = {0: 61, 1: 24, 2: 93, 3: 36, 4: 72, 5: 3}
 ROW: Final = re.compile(r"^\| (\d\.\d\d) \| (.+) \| (.+) \|$", re.MULTILINE)
-NAMED: Final = re.compile(r"`([\w/.-]+/[\w.-]+)(?:::(\w+))?`")
+NAMED: Final = re.compile(r"`([\w-]+/[^`]+)`")
 
 
 def _rows() -> list[tuple[str, str]]:
@@ -28,8 +28,9 @@ def _functions(path: Path) -> frozenset[str]:
     )
 
 
-def _is_there(name: str, function: str) -> bool:
-    path = ROOT / name
+def _is_there(name: str) -> bool:
+    file, _, function = name.partition("::")
+    path = ROOT / file
     return path.is_file() and (not function or function in _functions(path))
 
 
@@ -43,10 +44,10 @@ def test_every_requirement_is_there_once() -> None:
 def test_every_proof_is_there() -> None:
     """A test or page that is named exists under that name."""
     missing = [
-        f"{number}: {name}{'::' if function else ''}{function}"
+        f"{number}: {name}"
         for number, proof in _rows()
-        for name, function in NAMED.findall(proof)
-        if not _is_there(name, function)
+        for name in NAMED.findall(proof)
+        if not _is_there(name)
     ]
 
     assert missing == []
