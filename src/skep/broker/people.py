@@ -46,8 +46,19 @@ def see_chat(tx: HiveTx, rules: Rules, seen: ChatSeen) -> Chat:
     assert row is not None
     if seen.person is not None:
         tx.run("chat_person_put", row[0], seen.person, now)
-    names = ("id", "relay", "platform", "bot_id", "scope_id", "chat_id", "thread_id", "chat_type", "user_id")
-    return Chat(**dict(zip(names, row, strict=False)), agent=row[9], last_seen=row[10])
+    return Chat(
+        id=row[0],
+        relay=row[1],
+        platform=row[2],
+        bot_id=row[3],
+        scope_id=row[4],
+        chat_id=row[5],
+        thread_id=row[6],
+        chat_type=row[7],
+        user_id=row[8],
+        agent=row[9],
+        last_seen=row[10],
+    )
 
 
 def bind_agent(tx: HiveTx, chat_id: int, agent: str | None) -> None:

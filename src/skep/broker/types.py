@@ -135,8 +135,7 @@ class Sent(msgspec.Struct, frozen=True, kw_only=True):
     delivery_ids: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Intake:
+class Intake(msgspec.Struct, frozen=True, kw_only=True):
     """What became of an event, by its key (control protocol, section 4)."""
 
     outcome: Literal["stored", "handled", "refused"]
@@ -144,8 +143,7 @@ class Intake:
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChatSeen:
+class ChatSeen(msgspec.Struct, frozen=True, kw_only=True):
     """Where an event came from; `relay` to `thread_id` say which chat it is."""
 
     relay: str
@@ -159,8 +157,7 @@ class ChatSeen:
     person: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chat:
+class Chat(msgspec.Struct, frozen=True, kw_only=True):
     """One place where Skep can write: `chat:<id>` (control protocol, section 5.1)."""
 
     id: int

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Protocol
 
+import msgspec
+
 from skep.connector.platform import Platform
 from skep.foundation.clock import Clock
 from skep.foundation.errors import SkepError
@@ -43,8 +45,7 @@ class Bounds:
     age_ms: int = 7 * 86_400_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sent:
+class Sent(msgspec.Struct, frozen=True, kw_only=True):
     """One event on its way: handed to a socket, not acknowledged."""
 
     delivery_id: int

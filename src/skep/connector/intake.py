@@ -40,7 +40,7 @@ class Intake:
         self._store: Final = store
         self._deliveries: Final = deliveries
         self._clock: Final = clock
-        self._known: dict[tuple[str, ...], bytes] = {}
+        self._known: dict[tuple[str, ...], SessionSource] = {}
 
     async def accept(self, inbound: Inbound) -> Taken:
         """Take one event in; returns when it is on disk.
@@ -79,10 +79,11 @@ class Intake:
 
     def _remember_chat(self, source: SessionSource, tenant: str, instance: str, tx: ConnectorTx) -> None:
         """Write the chat's last source down, unless it is there already, as nearly always."""
-        wire = _encoder.encode(msgspec.structs.replace(source, message_id=None))
+        source = msgspec.structs.replace(source, message_id=None)
         key = (tenant, instance, source.platform, source.bot_id or "", source.chat_id)
-        if self._known.get(key) == wire:
+        if self._known.get(key) == source:
             return
+        wire = _encoder.encode(source)
         chat = ChatRow(
             platform=source.platform,
             bot_id=source.bot_id or "",
@@ -93,12 +94,12 @@ class Intake:
             source=wire,
         )
         tx.put_chat(tenant, chat)
-        tx.signals.append(partial(self._know, key, wire))
+        tx.signals.append(partial(self._know, key, source))
 
-    def _know(self, key: tuple[str, ...], wire: bytes) -> None:
+    def _know(self, key: tuple[str, ...], source: SessionSource) -> None:
         if len(self._known) >= _KNOWN_MAX:
             self._known.clear()
-        self._known[key] = wire
+        self._known[key] = source
 
 
 _encoder: Final = msgspec.json.Encoder()

@@ -26,8 +26,7 @@ LOCAL_INSTANCE: Final = "gw-local"
 """Who the local tenant's people are bound to; a gateway without an instance counts as its own id."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Inbound:
+class Inbound(msgspec.Struct, frozen=True, kw_only=True):
     """One event of a platform, verified and normalised, on its way to the store.
 
     Attributes:

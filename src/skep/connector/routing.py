@@ -7,7 +7,7 @@ Pure over the transaction it is given.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from skep.store.sqlite.connector import ConnectorTx
 from skep.wire.relay.event import SessionSource
@@ -15,8 +15,7 @@ from skep.wire.relay.event import SessionSource
 __all__ = ["Recipient", "recipient_of"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipient:
+class Recipient(msgspec.Struct, frozen=True, kw_only=True):
     """One gateway of one tenant, by what it serves."""
 
     tenant: str

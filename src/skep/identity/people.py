@@ -6,8 +6,9 @@ The account comes from the event as the connector saw it; a name that somebody g
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from skep.store.ports import HiveTx
 from skep.wire.relay.event import SessionSource
@@ -19,8 +20,7 @@ _SCOPED: Final = frozenset({"slack", "wecom"})
 _NAME_MAX: Final = 200
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Account:
+class Account(msgspec.Struct, frozen=True, kw_only=True):
     """Who somebody is on one platform.
 
     Attributes:
@@ -32,8 +32,7 @@ class Account:
     user_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Person:
+class Person(msgspec.Struct, frozen=True, kw_only=True):
     """One person, however many accounts they have.
 
     Attributes:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -34,8 +33,7 @@ _LABEL_MAX: Final = 200
 _BASE_36: Final = re.compile(r"[0-9a-z]{1,12}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arrival:
+class Arrival(msgspec.Struct, frozen=True, kw_only=True):
     """An event, and what the loop knows of it.
 
     Attributes:
@@ -54,8 +52,7 @@ class Arrival:
     quiet_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Accepted:
+class Accepted(msgspec.Struct, frozen=True, kw_only=True):
     """What became of an event; ids only, for the log."""
 
     outcome: AcceptOutcome
