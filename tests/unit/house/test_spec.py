@@ -25,6 +25,7 @@ NUMBER: Final = r"[A-Z]?\d+(?:\.\d+)*"
 CITED: Final = re.compile(
     rf"\b({'|'.join(PAGES)}),\s+sections?\s+({NUMBER}(?:(?:,| to| and)\s+{NUMBER})*)", re.IGNORECASE
 )
+PROMISED: Final = re.compile(r"`([a-z]{2,3})-(\d\d)`(?:\s*(?:…|\.\.)\s*`\1-(\d\d)`)?")
 
 
 def _sections(page: str) -> set[str]:
@@ -84,3 +85,32 @@ def test_citations_are_found() -> None:
 def test_a_page_says_how_far_it_is_built(page: str) -> None:
     """Nobody takes a promise for what is there."""
     assert "*Status" in (SPEC / page).read_text()
+
+
+def _promised(page: Path) -> set[str]:
+    """Return the ids of tests that a page names, ranges spelled out."""
+    return {
+        f"{kind}-{number:02}"
+        for kind, first, last in PROMISED.findall(page.read_text())
+        for number in range(int(first), int(last or first) + 1)
+    }
+
+
+def _named_in_tests() -> set[str]:
+    """Return the ids that stand in the name of a test, or in the docstring of a module of tests."""
+    found: set[str] = set()
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        text = path.read_text()
+        found |= {f"{kind}-{number}" for kind, number in re.findall(r"`?\b([a-z]{2,3})-(\d\d)\b", text[:400])}
+        for name in re.findall(r"def (test_\w+)", text):
+            found |= {
+                f"{kind}-{number}" for kind, number in re.findall(r"(?=_([a-z]{2,3})_(\d\d)(?:_|$))", name)
+            }
+    return found
+
+
+def test_every_promised_test_is_there_or_said_not_to_be() -> None:
+    """No page names a test that nobody wrote, but for those that its index says are missing."""
+    promised = {name for page in PAGES.values() for name in _promised(SPEC / page)}
+
+    assert sorted(promised - _named_in_tests() - _promised(SPEC / "README.md")) == []
