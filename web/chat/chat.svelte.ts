@@ -52,6 +52,7 @@ export class Chat {
   readonly #store = storage();
   readonly #timers = new Set<ReturnType<typeof setTimeout>>();
   readonly #onOver: () => void;
+  readonly #typed = new Map<string, string>();
   #lastKept = 0;
   #sentTimer: ReturnType<typeof setTimeout> | undefined;
   #quietTimer: ReturnType<typeof setTimeout> | undefined;
@@ -310,10 +311,11 @@ export class Chat {
 
   /** Words that were typed in `place` and not sent, across a reload. */
   typed(place: string): string {
-    return this.#read(`typed.${place}`) ?? '';
+    return this.#typed.get(place) ?? this.#read(`typed.${place}`) ?? '';
   }
 
   keepTyped(place: string, text: string): void {
+    this.#typed.set(place, text);
     this.#write(`typed.${place}`, text || undefined);
   }
 
@@ -464,7 +466,11 @@ export class Chat {
       conversation.loaded = 'yes';
       conversation.hasOlder = false;
       this.#outbox.moved(from, id);
-      if (this.current === from) this.#moved(from, id);
+      if (this.current !== from) return;
+      // Whoever is typing the next words goes on typing them.
+      this.keepTyped(id, this.typed(NEW_PLACE));
+      this.keepTyped(NEW_PLACE, '');
+      this.#moved(from, id);
     };
     try {
       // `locks` is there only on https and on loopback.
@@ -612,6 +618,9 @@ export class Chat {
     this.#timers.add(timer);
   }
 }
+
+/** Where words of a conversation that is not begun are typed. */
+export const NEW_PLACE = 'new';
 
 /** Whether `id` is of a conversation that the server does not know yet. */
 export const isNew = (id: string): boolean => id.startsWith('new:');
