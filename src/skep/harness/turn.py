@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
+from skep.foundation.clock import Clock
 from skep.foundation.ids import uuid7
 from skep.foundation.rpc import Caller
 from skep.harness.prompt import render
@@ -50,7 +51,9 @@ class Turn:
         prompt: The envelopes as a model would see them.
     """
 
-    def __init__(self, caller: Caller, lease: Lease, *, turn_id: str, setup: AgentSetup) -> None:
+    def __init__(
+        self, caller: Caller, lease: Lease, *, turn_id: str, setup: AgentSetup, clock: Clock
+    ) -> None:
         self.turn_id: Final = turn_id
         self.lease: Final = lease
         self.setup: Final = setup
@@ -60,6 +63,8 @@ class Turn:
         self.text = ""
         self.tool_calls = 0
         self._caller = caller
+        self._clock = clock
+        self._shown_at_ms = clock.monotonic_ms()
         self._seq = 0
 
     @property
@@ -67,10 +72,16 @@ class Turn:
         """The envelope that began the turn."""
         return self.envelopes[0]
 
+    @property
+    def silent_ms(self) -> int:
+        """How long the turn has shown nothing: no text, no tool, no beat."""
+        return self._clock.monotonic_ms() - self._shown_at_ms
+
     def say(self, text: str) -> None:
         """Show `text` after what was shown so far."""
         at = len(self.text)
         self.text += text
+        self._shown_at_ms = self._clock.monotonic_ms()
         if at + len(text) <= MAX_TEXT:
             self._progress(kind="text", at=at, add=text)
 
@@ -116,6 +127,7 @@ class Turn:
 
     def _progress(self, **facts: Any) -> None:
         self._seq += 1
+        self._shown_at_ms = self._clock.monotonic_ms()
         self._caller.notify(pump.PROGRESS, pump.ProgressArgs(turn_id=self.turn_id, seq=self._seq, **facts))
 
 

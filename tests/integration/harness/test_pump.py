@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from skep.foundation.clock import SYSTEM_CLOCK
+from skep.foundation.clock import SYSTEM_CLOCK, Clock, ManualClock
 from skep.foundation.paths import Home
 from skep.foundation.rpc import Call, Connection, Listener, RpcError
 from skep.harness.harness import run_harness
+from skep.harness.pump import Pump
+from skep.harness.turn import Runtime, Turn
 from skep.wire.control import PUMP, pump, tools
 from skep.wire.control.base import Empty
 from skep.wire.control.envelope import Envelope, Lease, Pending
@@ -30,6 +33,11 @@ class Daemon:
         self.progress: list[pump.ProgressArgs] = []
         self.hellos = 0
         self.alive = 0
+        self.renewals = 0
+        self.refuse_hello: str | None = None
+        self.refuse_next: str | None = None
+        self.refuse_renewal: str | None = None
+        self.stop_at_once = False
         self.refuse_started: str | None = None
         self.refused = 0
         self.pumps: list[Connection] = []
@@ -77,17 +85,25 @@ class Daemon:
     def _listener(self) -> Listener:
         async def hello(call: Call, _args: pump.HelloArgs) -> pump.HelloResult:
             self.hellos += 1
+            if self.refuse_hello is not None:
+                raise RpcError(self.refuse_hello, "not now")
             self.pumps.append(call.connection)
             return pump.HelloResult(
                 boot_epoch=1, agent="scribe", lease_ttl_ms=300, start_timeout_ms=30_000, max_parallel_lanes=2
             )
 
         async def take(_call: Call, args: pump.NextArgs) -> pump.NextResult:
+            if self.refuse_next is not None:
+                self.refused += 1
+                raise RpcError(self.refuse_next, "not now")
             try:
                 async with asyncio.timeout(args.wait_ms / 1000):
-                    return pump.NextResult(leases=(await self.leases.get(),))
+                    lease = await self.leases.get()
             except TimeoutError:
                 return pump.NextResult()
+            if self.stop_at_once:  # it leaves right behind the answer, in the same write
+                asyncio.get_running_loop().call_soon(self.cancel, lease)
+            return pump.NextResult(leases=(lease,))
 
         async def started(_call: Call, args: pump.StartedArgs) -> Empty:
             if self.refuse_started is not None:
@@ -105,6 +121,9 @@ class Daemon:
             return Empty()
 
         async def renewed(_call: Call, _args: pump.RenewArgs) -> pump.RenewResult:
+            self.renewals += 1
+            if self.refuse_renewal is not None:
+                raise RpcError(self.refuse_renewal, "not now")
             return pump.RenewResult(lease_until=0)
 
         async def alive(_call: Call, _args: object) -> Empty:
@@ -282,3 +301,148 @@ async def test_the_loop_that_takes_mail_tells_that_it_lives(daemon: Daemon, stop
     await eventually(lambda: len(daemon.ended) == 1, within=5_000 * MS)
 
     assert daemon.alive > before
+
+
+class Scripted:
+    """A runtime that says one thing, or waits for ever."""
+
+    def __init__(self, answer: str | None) -> None:
+        self.answer = answer
+        self.runs = 0
+
+    async def run(self, turn: Turn) -> str | None:
+        """Give the answer, if there is one."""
+        self.runs += 1
+        if self.answer is None:
+            turn.beat()
+            await asyncio.Event().wait()
+        return self.answer
+
+
+@asynccontextmanager
+async def running(
+    daemon: Daemon, runtime: Runtime, *, clock: Clock = SYSTEM_CLOCK
+) -> AsyncIterator[asyncio.Event]:
+    """A pump with this runtime, that waits for no turn when it is stopped."""
+    stop = asyncio.Event()
+    work = Pump(
+        agent="scribe", home=daemon.home, clock=clock, stop=stop, runtimes=lambda _: runtime, grace_s=0.02
+    ).run()
+    task = asyncio.ensure_future(work)
+    try:
+        yield stop
+    finally:
+        stop.set()
+        async with asyncio.timeout(2):
+            assert await task == 0
+
+
+async def test_a_stop_that_comes_with_the_lease_is_not_lost(daemon: Daemon, stop: asyncio.Event) -> None:
+    """Who presses stop at once does not wait for the next renewal, and nothing is said."""
+    assert not stop.is_set()
+    daemon.stop_at_once = True
+    daemon.offer("slow")
+    await eventually(lambda: len(daemon.ended) == 1, within=1_000 * MS)
+
+    end = daemon.ended[0]
+    assert (end.outcome, end.reply) == ("cancelled", pump.Reply(body="(stopped)"))
+    assert daemon.started[0].turn_id == end.turn_id
+
+
+@pytest.mark.parametrize("code", ["unavailable", "busy", "timeout", "internal"])
+async def test_a_renewal_that_fails_for_now_is_tried_again(
+    daemon: Daemon, stop: asyncio.Event, code: str
+) -> None:
+    """A full disk for a second does not cost the lease, and so a second run of the turn."""
+    assert not stop.is_set()
+    daemon.refuse_renewal = code
+    lease = daemon.offer("slow")
+    await eventually(lambda: daemon.renewals >= 3, within=5_000 * MS)
+
+    assert not daemon.ended
+    daemon.cancel(lease)
+    await eventually(lambda: len(daemon.ended) == 1, within=1_000 * MS)
+
+
+async def test_a_turn_that_lost_its_lease_stops(daemon: Daemon, stop: asyncio.Event) -> None:
+    """Another turn may run on that lane by now: two never run together."""
+    assert not stop.is_set()
+    daemon.refuse_renewal = "stale_lease"
+    daemon.offer("slow")
+    await eventually(lambda: len(daemon.ended) == 1, within=1_500 * MS)
+    said = len(daemon.progress)
+    await asyncio.sleep(0.6)
+
+    assert len(daemon.progress) == said
+
+
+async def test_mail_that_cannot_be_taken_now_leaves_running_turns_alone(
+    daemon: Daemon, stop: asyncio.Event
+) -> None:
+    """The loop that takes mail waits a little and asks again, on the same connection."""
+    assert not stop.is_set()
+    daemon.refuse_next = "unavailable"
+    slow = daemon.offer("slow")
+    await eventually(lambda: daemon.refused >= 2, within=12_000 * MS)
+    daemon.refuse_next = None
+    await eventually(lambda: len(daemon.started) == 1, within=5_000 * MS)
+
+    assert daemon.hellos == 1
+    daemon.cancel(slow)
+    await eventually(lambda: len(daemon.ended) == 1, within=1_000 * MS)
+
+
+async def test_le_09_a_second_pump_waits_with_back_off(daemon: Daemon) -> None:
+    """`conflict` is not a reason to dial a thousand times a second; the pump comes in when it may."""
+    daemon.refuse_hello = "conflict"
+    async with running(daemon, Scripted("here")):
+        await asyncio.sleep(0.5)
+        assert 1 <= daemon.hellos <= 5
+        daemon.refuse_hello = None
+        daemon.offer("hello")
+        await eventually(lambda: len(daemon.ended) == 1, within=5_000 * MS)
+
+
+async def test_a_pump_that_may_not_be_here_ends_its_process(daemon: Daemon) -> None:
+    """What only its author can mend is not tried for ever."""
+    daemon.refuse_hello = "invalid_argument"
+    pump_ = Pump(agent="scribe", home=daemon.home, clock=SYSTEM_CLOCK, stop=asyncio.Event())
+    async with asyncio.timeout(2):
+        assert await pump_.run() == 1
+
+
+async def test_a_stop_is_noticed_while_all_lanes_are_busy(daemon: Daemon) -> None:
+    """The time that running turns get is all that a stop waits for."""
+    runtime = Scripted(None)
+    async with running(daemon, runtime) as stop:
+        daemon.offer("a", lane=1)
+        daemon.offer("b", lane=2)
+        await eventually(lambda: runtime.runs == 2)
+        await asyncio.sleep(0.05)
+        stop.set()  # `running` gives it two seconds
+
+
+async def test_an_answer_over_the_limit_of_a_frame_is_cut(daemon: Daemon) -> None:
+    """It ends its turn; the connection and what runs on it do not notice."""
+    async with running(daemon, Scripted('"' * (3 << 20))):
+        daemon.offer("talk")
+        await eventually(lambda: len(daemon.ended) == 1, within=5_000 * MS)
+        end = daemon.ended[0]
+        assert end.outcome == "ok"
+        assert end.reply is not None
+        assert len(end.reply.body) > 64 * 1024
+        assert daemon.hellos == 1
+
+
+async def test_a_turn_that_tells_nothing_for_ten_minutes_has_failed(daemon: Daemon) -> None:
+    """A lease is renewed for a turn that lives, not for one that hangs."""
+    clock = ManualClock()
+    runtime = Scripted(None)
+    async with running(daemon, runtime, clock=clock):
+        daemon.offer("hang")
+        await eventually(lambda: daemon.renewals >= 2, within=5_000 * MS)
+        assert not daemon.ended
+        clock.advance(601_000)
+        await eventually(lambda: len(daemon.ended) == 1, within=5_000 * MS)
+
+        assert (daemon.ended[0].outcome, daemon.ended[0].reply) == ("error", None)
