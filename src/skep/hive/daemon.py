@@ -29,9 +29,11 @@ from skep.hive.overview import Overview
 from skep.hive.ports import PumpInfo, TurnStats
 from skep.hive.processes import Process, rotate, spawn
 from skep.hive.queries import Queries
+from skep.hive.secret_files import SecretFiles
 from skep.hive.subscriptions import Subscriptions
 from skep.hive.supervisor import Policy, Supervisor
 from skep.hive.telemetry import Telemetry
+from skep.secrets.watching import LOOK_EVERY_S
 from skep.store.sqlite.engine import OpenOptions
 from skep.wire.control.operator import AgentState
 
@@ -61,11 +63,12 @@ async def run_daemon(
     command: Command = harness_command,
     policy: Policy | None = None,
     limits: BrokerSettings | None = None,
+    look_every_s: float = LOOK_EVERY_S,
 ) -> None:
     """Run the daemon until `stop` is set; return when all of it is down.
 
     Args:
-        command: How a harness is started; with `policy` and `limits`, for tests that cannot wait.
+        command: How a harness is started; with all after it, for tests that cannot wait.
 
     Raises:
         SettingError: `agents.toml` or a store cannot be used; says why and what to do.
@@ -90,6 +93,9 @@ async def run_daemon(
             command=command,
             policy=policy or Policy(term=1),
             roster=roster,
+            secret_files=SecretFiles(
+                roster=roster, providers=settings.provider, home=home, every_s=look_every_s
+            ),
             broker=broker,
             telemetry=telemetry,
         ).run()
@@ -106,6 +112,7 @@ class _Daemon:
         command: Command,
         policy: Policy,
         roster: Roster,
+        secret_files: SecretFiles,
         broker: Broker,
         telemetry: Telemetry,
     ) -> None:
@@ -113,6 +120,7 @@ class _Daemon:
         self._stop: Final = stop
         self._command: Final = command
         self._roster: Final = roster
+        self._secret_files: Final = secret_files
         self._broker: Final = broker
         self._environment: Final = _harness_environment(home)
         self._life: Final = life_fd()
@@ -143,6 +151,7 @@ class _Daemon:
             home=home,
             clock=clock,
             epoch=broker.epoch,
+            secrets=secret_files.findings,
         )
         self._operator: Final = Operator(
             auth=Auth(broker, clock=clock),
@@ -160,6 +169,7 @@ class _Daemon:
         for name in self._roster.names():
             self._home.agent_state(name).mkdir(mode=0o755, parents=True, exist_ok=True)
             self._home.agent_harness(name).mkdir(mode=0o700, parents=True, exist_ok=True)
+        await self._secret_files.recall()
         async with AsyncExitStack() as parts:
             parts.push_async_callback(self._subscriptions.close)
             parts.push_async_callback(self._messages.close)
@@ -174,8 +184,12 @@ class _Daemon:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._supervisor.run(), name="supervisor")
                 logs = tasks.create_task(self._rotate_logs(), name="logs")
+                secrets = tasks.create_task(
+                    self._secret_files.run(self._supervisor.restart), name="secret files"
+                )
                 await self._stop.wait()
                 _log.info("daemon_stopping")
+                secrets.cancel()
                 await self._messages.drain(DRAIN_S)
                 self._supervisor.stop()
                 logs.cancel()
@@ -188,6 +202,7 @@ class _Daemon:
         )
 
     async def _start_harness(self, agent: str) -> Process:
+        await self._secret_files.began(agent)
         return await spawn(
             self._command(agent),
             environment=self._environment,

@@ -42,6 +42,7 @@ class Facts:
         has_bubblewrap: Tools of agents can be sandboxed.
         is_one_user: All processes run as the same user.
         store_problem: Why the store does not answer, if it does not.
+        secrets: What was found of secret files (`skep.hive.secret_files`).
     """
 
     agents: tuple[AgentFacts, ...]
@@ -52,6 +53,7 @@ class Facts:
     has_bubblewrap: bool
     is_one_user: bool
     store_problem: str | None = None
+    secrets: tuple[Finding, ...] = ()
 
 
 _GATEWAY = "gateway.away"
@@ -174,6 +176,10 @@ def _lanes(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def _secrets(facts: Facts) -> Iterator[Finding]:
+    yield from facts.secrets
+
+
 def _sandbox(facts: Facts) -> Iterator[Finding]:
     if not facts.has_bubblewrap:
         is_needed = any(agent.is_sandboxed and agent.runs_tools for agent in facts.agents)
@@ -210,6 +216,7 @@ _CHECKS = {
     "relays": _relays,
     "letters": _letters,
     "lanes": _lanes,
+    "secrets": _secrets,
     "sandbox": _sandbox,
     "users": _users,
 }

@@ -173,6 +173,10 @@ class Messages:
         """Grant leases to the pump of `name`, or stop (draining, or waiting for adoption)."""
         self._rooms[name].pump.set_granting(granting=granting)
 
+    def is_busy(self, name: str) -> bool:
+        """Return whether `name` holds a lease."""
+        return bool(self._leases.of_agent(name))
+
     async def end_leases(self, name: str) -> int:
         """End all leases of `name`, whose process is known to be gone; return how many."""
         for held in self._leases.of_agent(name):

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from skep import __version__
 from skep.foundation.clock import Clock
 from skep.foundation.errors import RefusedError, SkepError
+from skep.foundation.health import Finding
 from skep.foundation.paths import Home
 from skep.hive.agents import Roster
 from skep.hive.auth import HiveStore
@@ -70,7 +71,11 @@ class _Counts:
 
 
 class Overview:
-    """Answers `status.get`, `health.list`, `agent.list` and `agent.get`."""
+    """Answers `status.get`, `health.list`, `agent.list` and `agent.get`.
+
+    Args:
+        secrets: Returns what was found of secret files.
+    """
 
     def __init__(
         self,
@@ -83,6 +88,7 @@ class Overview:
         home: Home,
         clock: Clock,
         epoch: int,
+        secrets: Callable[[], tuple[Finding, ...]] = tuple,
     ) -> None:
         self._store: Final = store
         self._telemetry: Final = telemetry
@@ -92,6 +98,7 @@ class Overview:
         self._home: Final = home
         self._clock: Final = clock
         self._epoch: Final = epoch
+        self._secrets: Final = secrets
         self._started_at: Final = clock.now_ms()
 
     async def status(self) -> Status:
@@ -219,6 +226,7 @@ class Overview:
                 has_bubblewrap=shutil.which("bwrap") is not None,
                 is_one_user=True,  # until processes get users of their own
                 store_problem=counts.problem,
+                secrets=self._secrets(),
             )
         )
 

@@ -31,6 +31,9 @@ __all__ = ["Journal", "Policy", "Pumps", "Start", "Supervisor", "View"]
 ZOMBIE: Final = "zombie"
 """Reason for which the lanes of an agent are held while its old process does not die."""
 
+_RESTART: Final = "restart"
+"""Why a harness is started again that did nothing wrong."""
+
 _log = get_logger(part="supervisor")
 
 
@@ -45,6 +48,7 @@ class Policy:
         grace: A process may take so long until its pump is up.
         suspect, silent: A pump that was not heard for so long is doubted, is given up.
         adopt: An old harness has so long to come back after a start of the daemon.
+        drain: Running turns have so long to end before a restart that was asked for.
         term: A harness has so long to end by itself when it is told to stop.
         gone: A killed process has so long to be gone before its lanes are held.
         look: How often an agent is looked at when nothing happens.
@@ -60,6 +64,7 @@ class Policy:
     suspect: float = 25
     silent: float = 60
     adopt: float = 5
+    drain: float = 90
     term: float = 2
     gone: float = 10
     look: float = 1
@@ -75,6 +80,10 @@ class Pumps(Protocol):
 
     def set_granting(self, name: str, *, granting: bool) -> None:
         """Grant leases to the pump of `name`, or stop."""
+        ...
+
+    def is_busy(self, name: str) -> bool:
+        """Return whether `name` holds a lease."""
         ...
 
     async def end_leases(self, name: str) -> int:
@@ -138,6 +147,8 @@ class _Agent:
     Attributes:
         heard: What `pump_at` last gave, and when that changed.
         is_ours: The pump that is connected is that of `process`.
+        wanted: A restart was asked for: says, when it can be done, whether it still is.
+        drained_by: Until then, turns may run on before that restart; nothing new is granted.
         streak: Failures without a long good time between them.
         untold: Failures that the manager has not heard of.
     """
@@ -149,6 +160,8 @@ class _Agent:
     began: int = 0
     heard: tuple[int | None, int] = (None, 0)
     is_ours: bool = False
+    wanted: Callable[[], Awaitable[bool]] | None = None
+    drained_by: int | None = None
     streak: int = 0
     failures: deque[int] = field(default_factory=deque[int])
     missed: deque[int] = field(default_factory=deque[int])
@@ -209,6 +222,17 @@ class Supervisor:
         for agent in self._agents.values():
             agent.changed.set()
 
+    def restart(self, name: str, still_wanted: Callable[[], Awaitable[bool]]) -> None:
+        """Start its harness again when its running turns have ended; asked twice, that is done once.
+
+        Args:
+            still_wanted: Asked when they have; if not, the harness goes on.
+        """
+        agent = self._agents[name]
+        if agent.process is not None and agent.wanted is None:
+            agent.wanted = still_wanted
+            agent.changed.set()
+
     def view(self, name: str) -> View:
         """Return how the agent is."""
         agent = self._agents[name]
@@ -222,7 +246,7 @@ class Supervisor:
         process = known.process
         if process is not None and pump.pid in {process.pid, 0} and pump.harness_version == __version__:
             known.is_ours = True
-            self._pumps.set_granting(agent, granting=True)
+            self._pumps.set_granting(agent, granting=known.drained_by is None)
             known.changed.set()
             return
         self._pumps.set_granting(agent, granting=False)
@@ -255,6 +279,9 @@ class Supervisor:
             why = await self._watch(agent) if agent.process is not None else agent.note or ""
             if self._stop.is_set():
                 break
+            if why == _RESTART:
+                await self._restart(agent)
+                continue
             await self._reap(agent)
             if not self._stop.is_set() and await self._may_try_again(agent, why):
                 await self._begin(agent)
@@ -304,6 +331,7 @@ class Supervisor:
         now = self._clock.monotonic_ms()
         agent.began, agent.heard = now, (self._pumps.pump_at(agent.name), now)
         agent.up_since = None
+        agent.wanted = agent.drained_by = None
         agent.missed.clear()
 
     async def _watch(self, agent: _Agent) -> str:
@@ -348,10 +376,39 @@ class Supervisor:
         silent = now - agent.heard[1]
         if silent > policy.silent * 1000:
             return f"its pump was silent for {policy.silent:g} s"
-        await self._set_state(agent, "suspect" if silent > policy.suspect * 1000 else "up")
+        if agent.wanted is not None and self._is_drained(agent, now):
+            return _RESTART
+        calm = "up" if agent.drained_by is None else "draining"
+        await self._set_state(agent, "suspect" if silent > policy.suspect * 1000 else calm)
         if agent.streak and now - agent.began > policy.window * 1000:
             agent.streak = 0
         return ""
+
+    def _is_drained(self, agent: _Agent, now: int) -> bool:
+        """Grant nothing more; return whether its turns have ended, or had their time."""
+        if agent.drained_by is None:  # what is being granted at this moment shows at the next look
+            agent.drained_by = now + int(self._policy.drain * 1000)
+            self._pumps.set_granting(agent.name, granting=False)
+            return False
+        return not self._pumps.is_busy(agent.name) or now >= agent.drained_by
+
+    async def _restart(self, agent: _Agent) -> None:
+        """End the drained process, asked first, and start another; that is no failure."""
+        wanted, process = agent.wanted, agent.process
+        assert wanted is not None
+        assert process is not None
+        if not await wanted():
+            agent.wanted = agent.drained_by = None
+            self._pumps.set_granting(agent.name, granting=agent.is_ours)
+            return
+        self._journal.record(agent.name, "restart", "")
+        _log.info("harness_restarted", agent=agent.name)
+        process.terminate()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), self._policy.term)
+        await self._reap(agent)
+        if not self._stop.is_set():
+            await self._begin(agent)
 
     async def _up(self, agent: _Agent) -> None:
         agent.heard = (agent.heard[0], self._clock.monotonic_ms())

@@ -85,6 +85,7 @@ def test_a_healthy_hive_has_no_finding() -> None:
         "relays",
         "letters",
         "lanes",
+        "secrets",
         "sandbox",
         "users",
     }
@@ -99,7 +100,7 @@ def test_each_trouble_is_one_finding(change: dict[str, Any], id_: str, severity:
     assert [(finding.id, finding.severity) for finding in found.findings] == [(id_, severity)]
     assert problem in found.findings[0].problem
     assert found.findings[0].fix
-    assert len(found.passed) == 7
+    assert len(found.passed) == 8
 
 
 def test_a_gateway_that_is_away_explains_its_relays() -> None:

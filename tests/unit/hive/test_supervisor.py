@@ -70,12 +70,16 @@ class FakePumps:
         self.granting: dict[str, bool] = {}
         self.heard: dict[str, int] = {}
         self.ended: list[str] = []
+        self.busy: set[str] = set()
 
     async def add_agent(self, name: str, *, uid: int | None = None, granting: bool = True) -> None:
         self.granting[name] = granting
 
     def set_granting(self, name: str, *, granting: bool) -> None:
         self.granting[name] = granting
+
+    def is_busy(self, name: str) -> bool:
+        return name in self.busy
 
     async def end_leases(self, name: str) -> int:
         self.ended.append(name)
