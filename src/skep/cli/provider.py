@@ -350,9 +350,9 @@ def _print(report: Report, *, as_json: bool) -> None:
     for check in report.checks:
         _say(line_of(check, report.json) + "\n")
     _say(f"verdict={report.verdict} exit_code={report.exit_code}\n")
-    for check in report.checks:
-        if check.status in {"fail", "error"} and (said := check.data.get("said")):
-            sys.stderr.write(_Run.redactor.known(f"{check.name}: the server said: {said}\n"))
+    said = dict.fromkeys(check.data["said"] for check in report.checks if "said" in check.data)
+    for text in said:
+        sys.stderr.write(_Run.redactor.known(f"the server said: {text}\n"))
 
 
 def _fields(report: Report) -> Mapping[str, Any]:

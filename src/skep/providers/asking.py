@@ -77,6 +77,11 @@ class Asker:
         self.new_word: Final = new_word
         self._renamed: set[str] = set()
 
+    @property
+    def token_field(self) -> str:
+        """What the endpoint calls the limit on an answer."""
+        return "max_completion_tokens" if "max_tokens" in self._renamed else "max_tokens"
+
     def question(self, text: str | Sequence[Mapping[str, Any]], *, max_tokens: int = MAX_TOKENS) -> Body:
         """Return the body of a plain question."""
         messages = [{"role": "user", "content": text}] if isinstance(text, str) else text
@@ -110,7 +115,7 @@ class Asker:
     def _adapted(self, body: Body) -> Body:
         body = dict(body)
         if "max_tokens" in self._renamed and "max_tokens" in body:
-            body["max_completion_tokens"] = body.pop("max_tokens")
+            body[self.token_field] = body.pop("max_tokens")
         if "stream_options" in self._renamed:
             body.pop("stream_options", None)
         return body
