@@ -16,6 +16,7 @@ from skep.foundation.errors import SkepError
 from skep.foundation.paths import Home
 from skep.store.sqlite.connector import open_connector
 from support.edge import CONTROL, Edge, running_edge
+from support.waiting import eventually
 
 LIMIT = 64 * 1024
 SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
@@ -249,7 +250,12 @@ async def test_conversations_are_listed_newest_first_and_named_by_their_first_wo
     change = {"title": "Named"}
     async with edge.http.patch(f"{edge.url}/api/conversations/{first}", json=change, headers=who) as answer:
         assert answer.status == 204
-    assert await _list(edge, who) == [(second, "what is", 0), (first, "Named", 0)]
+    expected = [(second, "what is", 0), (first, "Named", 0)]
+
+    async def listed() -> None:  # the socket and the requests are two ways in: neither waits for the other
+        assert await _list(edge, who) == expected
+
+    await eventually(listed)
     async with edge.http.get(f"{edge.url}/api/conversations?before={second}", headers=who) as answer:
         assert [row["id"] for row in await answer.json()] == [first]
 
