@@ -202,13 +202,22 @@ def main() -> int:
     """Run it from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--chats", type=int, default=500)
+    parser.add_argument(
+        "--source", type=Path, help="directory that holds the package to run, if not this one"
+    )
     parser.add_argument("--history", type=Path, help="where to keep what the clients saw")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
     given = parser.parse_args()
     _say(f"seed {given.seed}")
     with tempfile.TemporaryDirectory(prefix="skep-kills-") as folder:
         home = Path(folder) / "home"
-        outcome = asyncio.run(run(home, chats=given.chats, seed=given.seed, say=_say))
+        try:
+            outcome = asyncio.run(
+                run(home, chats=given.chats, seed=given.seed, source=given.source, say=_say)
+            )
+        except BaseException:
+            _say("".join(_tail(log) for log in sorted(home.glob("logs/*.log"))))
+            raise
         if given.history is not None:
             shutil.copyfile(home.parent / "home-history.jsonl", given.history)
     for problem in outcome.problems:
@@ -218,6 +227,10 @@ def main() -> int:
     verdict = f"{len(outcome.problems)} broken" if outcome.problems else "ok"
     _say(f"history checker: {verdict}; each message must be named by exactly one answer")
     return 1 if outcome.problems else 0
+
+
+def _tail(log: Path) -> str:
+    return f"--- {log.name}\n{log.read_text(errors='replace')[-3_000:]}\n"
 
 
 def _say(line: str) -> None:

@@ -41,8 +41,7 @@ class Installation:
         self._up: subprocess.Popen[str] | None = None
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
         self.env: Final = {**kept, "SKEP_HOME": str(home), **(extra_env or {})}
-        if source is not None:
-            self.env["PYTHONPATH"] = str(source)
+        self._source: Final = source  # as working directory: it comes first on the path of all processes
 
     @property
     def up_pid(self) -> int:
@@ -57,6 +56,7 @@ class Installation:
         self._up = subprocess.Popen(
             [sys.executable, "-m", "skep", "up", *(flags or ports)],
             env=self.env,
+            cwd=self._source,
             stdout=subprocess.PIPE,
             stderr=self._errors,
             stdin=subprocess.DEVNULL,
@@ -120,6 +120,7 @@ class Installation:
         return subprocess.run(
             [sys.executable, "-m", "skep", *words],
             env=self.env,
+            cwd=self._source,
             input=stdin,
             capture_output=True,
             text=True,

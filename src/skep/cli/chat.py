@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Self, TypeVar
 
 import typer
 
 from skep.cli import client
-from skep.cli.output import NotReachableError, make_app, print_json, run_app, run_async
+from skep.cli.output import NotReachableError, make_app, print_error, print_json, run_app, run_async
 from skep.foundation.clock import SYSTEM_CLOCK
-from skep.foundation.errors import SkepError, WireError
+from skep.foundation.errors import SettingError, SkepError, WireError
 from skep.foundation.ids import uuid7
 from skep.foundation.paths import Home
 from skep.foundation.settings import default_home
+from skep.foundation.tasks import TaskSet
 from skep.wire.control import connector
 
 if TYPE_CHECKING:
@@ -28,13 +31,15 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
+T = TypeVar("T")
+
 CONVERSATION: Final = "Terminal"
 
 app = make_app('Write to an agent from the terminal.\n\nExample: skep chat "hello"')
 
 
 class NoAnswerError(SkepError):
-    """No answer came in time; the message is stored all the same."""
+    """No answer came in time (the message is stored all the same), or none will come."""
 
     code = "chat.no_answer"
 
@@ -61,6 +66,8 @@ def chat(
     text = " ".join(words) if words else None
     if text is None and not sys.stdin.isatty():
         text = sys.stdin.read().strip()
+    if text is not None and not text.strip():
+        raise SettingError("there is nothing to say", hint='run `skep chat "hello"`', code="cli.usage")
     return run_async(_talk(home, account, text, timeout_s=timeout, as_json=as_json))
 
 
@@ -79,27 +86,28 @@ async def _talk(home: Home, account: str, text: str | None, *, timeout_s: float,
 
     made = await _code(home, account)
     base = made.url.partition("/#")[0]
-    async with AsyncExitStack() as stack:
-        http = await stack.enter_async_context(aiohttp.ClientSession(base))
-        token = (await _post(http, "/api/session", {"once": made.code, "bearer": True}))["token"]
-        http.headers["Authorization"] = f"Bearer {token}"
-        stack.push_async_callback(_sign_out, http)
-        conversation = await _conversation(http)
-        socket = await stack.enter_async_context(http.ws_connect("/api/socket", compress=0))
-        line = await _Line.open(socket, conversation)
-        reader = await stack.enter_async_context(asyncio.TaskGroup())
-        reading = reader.create_task(line.read())
-        try:
-            if text is not None:
-                answer = await line.ask(text, timeout_s=timeout_s, show=None)
-                if as_json:
-                    print_json({"message": line.last_sent, "answer": answer})
-                else:
-                    typer.echo(answer["text"])
-            else:
+    try:
+        async with AsyncExitStack() as stack:
+            http = await stack.enter_async_context(aiohttp.ClientSession(base))
+            token = (await _post(http, "/api/session", {"once": made.code, "bearer": True}))["token"]
+            http.headers["Authorization"] = f"Bearer {token}"
+            stack.push_async_callback(_sign_out, http)
+            conversation = await _conversation(http)
+            socket = await stack.enter_async_context(http.ws_connect("/api/socket", compress=0))
+            line = await _Line.open(socket, conversation)
+            tasks = TaskSet(on_error=line.fail)
+            stack.push_async_callback(tasks.close)
+            tasks.spawn(line.read())
+            if text is None:
                 await _interactive(line, timeout_s)
-        finally:
-            reading.cancel()
+                return 0
+            answer = await line.ask(text, timeout_s=timeout_s)
+            if as_json:
+                print_json({"message": line.last_sent, "answer": answer})
+            else:
+                typer.echo(answer["text"])
+    except (aiohttp.ClientError, ConnectionError, TimeoutError) as exc:
+        raise _hung_up() from exc
     return 0
 
 
@@ -107,24 +115,62 @@ async def _interactive(line: _Line, timeout_s: float) -> None:
     typer.echo(
         "Write and press Enter; Ctrl-D leaves. `help` shows what the built-in agents understand.", err=True
     )
-    line.print_unasked = True
-    loop = asyncio.get_running_loop()
-    while True:
-        text = (await loop.run_in_executor(None, _read_line)).rstrip("\n")
-        if text == "\x04":
-            return
-        if text.strip():
+    with _Keyboard() as keyboard:
+        while True:
+            _prompt()
+            line.show_unasked = _write_unasked
+            text = await line.unless_lost(keyboard.line())
+            line.show_unasked = None
+            if text is None:
+                return
+            if not text.strip():
+                continue
             try:
                 await line.ask(text, timeout_s=timeout_s, show=_write)
                 _write("\n")
-            except NoAnswerError as error:
-                typer.echo(f"({error.problem})", err=True)
+            except NotReachableError:
+                raise
+            except SkepError as error:
+                print_error(error)
 
 
-def _read_line() -> str:
+class _Keyboard:
+    """Lines typed at the terminal. No thread waits for one, so Ctrl-C leaves at once."""
+
+    def __init__(self) -> None:
+        self._fd: Final = sys.stdin.fileno()
+        self._loop: Final = asyncio.get_running_loop()
+        self._typed: Final[asyncio.Queue[str | None]] = asyncio.Queue()
+        self._rest = b""
+
+    def __enter__(self) -> Self:
+        self._loop.add_reader(self._fd, self._read)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.remove_reader(self._fd)
+
+    async def line(self) -> str | None:
+        """Return the next line, or `None` after Ctrl-D."""
+        return await self._typed.get()
+
+    def _read(self) -> None:
+        try:
+            data = os.read(self._fd, 65_536)
+        except OSError:  # the terminal is gone
+            data = b""
+        if not data:
+            self._loop.remove_reader(self._fd)
+            self._typed.put_nowait(None)
+            return
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._typed.put_nowait(line.decode(errors="replace"))
+
+
+def _prompt() -> None:
     sys.stderr.write("> ")
     sys.stderr.flush()
-    return sys.stdin.readline() or "\x04"
 
 
 def _write(text: str) -> None:
@@ -132,98 +178,182 @@ def _write(text: str) -> None:
     sys.stdout.flush()
 
 
+def _write_unasked(message: dict[str, Any]) -> None:
+    _write(f"\n{message['from'].get('name', '')}: {message['text']}\n")
+    _prompt()
+
+
+def _hung_up() -> NotReachableError:
+    return NotReachableError("the connector hung up", hint="run `skep status`; what was stored is kept")
+
+
+Show = Callable[[str], None]
+"""Takes what is to be written next of an answer."""
+
+
 @dataclass
 class _Line:
-    """The socket of one conversation: what was sent, and what came back."""
+    """The socket of one conversation: what was sent, and what came back.
+
+    Attributes:
+        last_sent: Id of our newest message that is stored.
+        show_unasked: Takes a message that answers nothing we wait for; else it waits until there is one.
+    """
 
     socket: aiohttp.ClientWebSocketResponse
     conversation: str
-    print_unasked: bool = False
     last_sent: str | None = None
-    _stored: dict[str, asyncio.Future[str]] = field(default_factory=dict[str, "asyncio.Future[str]"])
-    _answers: dict[str, asyncio.Future[dict[str, Any]]] = field(
-        default_factory=dict[str, "asyncio.Future[dict[str, Any]]"]
+    _show_unasked: Callable[[dict[str, Any]], None] | None = None
+    _unasked: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    _asked: _Asked | None = None
+    _given_up: set[str] = field(default_factory=set[str])
+    _lost: asyncio.Future[SkepError] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
     )
-    _early: dict[str, dict[str, Any]] = field(default_factory=dict[str, "dict[str, Any]"])
-    _drafts: asyncio.Queue[tuple[int, str]] = field(default_factory=asyncio.Queue[tuple[int, str]])
 
     @classmethod
     async def open(cls, socket: aiohttp.ClientWebSocketResponse, conversation: str) -> _Line:
+        """Return the line, once the connector is ready to tell what happens from now on."""
         await socket.send_json({"t": "resume", "n": -1})
         async for frame in socket:
             if json.loads(frame.data).get("t") == "ready":
                 return cls(socket, conversation)
-        raise NotReachableError("the connector hung up", hint="run `skep status`")
+        raise _hung_up()
 
-    async def ask(self, text: str, *, timeout_s: float, show: Any) -> dict[str, Any]:
-        """Send `text` and return the message that answers it."""
-        client_id = uuid7(SYSTEM_CLOCK.now_ms())
-        loop = asyncio.get_running_loop()
-        stored = self._stored[client_id] = loop.create_future()
-        await self.socket.send_json(
-            {"t": "send", "id": client_id, "conversation": self.conversation, "text": text, "reply_to": None}
-        )
-        shown = 0
+    @property
+    def show_unasked(self) -> Callable[[dict[str, Any]], None] | None:
+        """Who is shown what nobody asked for."""
+        return self._show_unasked
+
+    @show_unasked.setter
+    def show_unasked(self, show: Callable[[dict[str, Any]], None] | None) -> None:
+        self._show_unasked = show
+        while show is not None and self._unasked:
+            show(self._unasked.pop(0))
+
+    async def ask(self, text: str, *, timeout_s: float, show: Show | None = None) -> dict[str, Any]:
+        """Send `text` and return the message that answers it.
+
+        Raises:
+            NoAnswerError: None came in time, or none will come.
+            WireError: The connector did not take the message.
+            NotReachableError: The connector hung up.
+        """
+        asked = self._asked = _Asked(uuid7(SYSTEM_CLOCK.now_ms()), show)
+        sending = {
+            "t": "send",
+            "id": asked.id,
+            "conversation": self.conversation,
+            "text": text,
+            "reply_to": None,
+        }
         try:
             async with asyncio.timeout(timeout_s):
-                sent = self.last_sent = await stored
-                answer = self._answers[sent] = loop.create_future()
-                if early := self._early.pop(sent, None):
-                    answer.set_result(early)
-                while not answer.done():
-                    draft = asyncio.ensure_future(self._drafts.get())
-                    await asyncio.wait({draft, answer}, return_when=asyncio.FIRST_COMPLETED)
-                    if not draft.done():
-                        draft.cancel()
-                    elif show is not None and draft.result()[0] == shown:
-                        show(draft.result()[1])
-                        shown += len(draft.result()[1])
+                await self.socket.send_json(sending)
+                answer = await self.unless_lost(asked.answer)
         except TimeoutError as exc:
+            if asked.message is not None:
+                self._given_up.add(asked.message)
             raise NoAnswerError(
                 f"no answer within {timeout_s:g} s; the message is kept and will be answered",
                 hint="see `skep status`, or wait longer with --timeout",
             ) from exc
-        if show is not None:
-            show(answer.result()["text"][shown:])
-        return answer.result()
+        finally:
+            self._asked = None
+        asked.finish(answer["text"])
+        return answer
+
+    async def unless_lost(self, wanted: Awaitable[T]) -> T:
+        """Return what `wanted` gives; raise when the line is lost before that."""
+        waiting = asyncio.ensure_future(wanted)
+        try:
+            await asyncio.wait({waiting, self._lost}, return_when=asyncio.FIRST_COMPLETED)
+            if not waiting.done():
+                raise self._lost.result()
+            return waiting.result()
+        finally:
+            waiting.cancel()
 
     async def read(self) -> None:
         """Take what comes until the socket ends."""
         async for frame in self.socket:
             self._take(json.loads(frame.data))
-        lost = NotReachableError("the connector hung up", hint="run `skep status`; what was stored is kept")
-        for future in (*self._stored.values(), *self._answers.values()):
-            if not future.done():
-                future.set_exception(lost)
+        self.fail(_hung_up())
+
+    def fail(self, error: BaseException) -> None:
+        """Let whoever waits know that nothing more comes."""
+        if not self._lost.done():
+            self._lost.set_result(error if isinstance(error, SkepError) else _hung_up())
 
     def _take(self, event: dict[str, Any]) -> None:
+        asked = self._asked
         match event.get("t"):
-            case "stored":
-                if (stored := self._stored.get(event["id"])) and not stored.done():
-                    stored.set_result(event["message"])
-            case "draft" if event.get("conversation") == self.conversation:
-                self._drafts.put_nowait((event["at"], event["add"]))
+            case "stored" if asked is not None and event["id"] == asked.id:
+                asked.message = self.last_sent = event["message"]
+            case "error" if asked is not None and event.get("id") == asked.id:
+                asked.fail(WireError(event["problem"], hint=event.get("hint", ""), code=event["code"]))
+            case "state" if asked is not None and event["state"] == "failed":
+                asked.state_failed(event["message"])
+            case "draft" if asked is not None and event.get("conversation") == self.conversation:
+                asked.draft(event["at"], event["add"])
             case "message" if event.get("conversation") == self.conversation:
                 self._take_message(event["message"])
-            case "error":
-                if (stored := self._stored.get(event.get("id", ""))) and not stored.done():
-                    stored.set_exception(
-                        WireError(event["problem"], hint=event.get("hint", ""), code=event["code"])
-                    )
             case _:
                 pass
 
     def _take_message(self, message: dict[str, Any]) -> None:
-        if message["from"]["kind"] != "agent" and not message.get("answers"):
-            return
-        for answered in message.get("answers") or ():
-            future = self._answers.get(answered)
-            if future is None:
-                self._early[answered] = message
-            elif not future.done():
-                future.set_result(message)
-        if not message.get("answers") and self.print_unasked:
-            _write(f"\n{message['from'].get('name', '')}: {message['text']}\n> ")
+        answers: list[str] = message.get("answers") or []
+        if self._asked is not None and self._asked.message in answers:
+            self._asked.succeed(message)
+        elif self._given_up.intersection(answers) or (not answers and message["from"]["kind"] == "agent"):
+            self._given_up.difference_update(answers)
+            if self._show_unasked is not None:
+                self._show_unasked(message)
+            else:
+                self._unasked.append(message)
+
+
+class _Asked:
+    """One message of ours on its way to its answer."""
+
+    def __init__(self, client_id: str, show: Show | None) -> None:
+        self.id: Final = client_id
+        self.message: str | None = None
+        self.answer: Final[asyncio.Future[dict[str, Any]]] = asyncio.get_running_loop().create_future()
+        self._show: Final = show
+        self._shown = ""
+
+    def draft(self, at: int, add: str) -> None:
+        """Show what follows what is shown; a draft that changed its mind waits for the answer."""
+        if self._show is not None and at == len(self._shown):
+            self._show(add)
+            self._shown += add
+
+    def finish(self, text: str) -> None:
+        """Show what is missing of the answer."""
+        if self._show is not None:
+            is_same = text.startswith(self._shown)
+            self._show(text[len(self._shown) :] if is_same else f"\n{text}")
+
+    def succeed(self, message: dict[str, Any]) -> None:
+        """Take the answer."""
+        if not self.answer.done():
+            self.answer.set_result(message)
+
+    def state_failed(self, message: str) -> None:
+        """Take the word that a message will never get there."""
+        if message == self.message:
+            self.fail(
+                NoAnswerError(
+                    "the message could not be delivered: nothing took it in time, or too much was waiting",
+                    hint="run `skep status`, then send it again",
+                )
+            )
+
+    def fail(self, error: SkepError) -> None:
+        """End the wait for the answer."""
+        if not self.answer.done():
+            self.answer.set_exception(error)
 
 
 async def _conversation(http: aiohttp.ClientSession) -> str:
@@ -243,5 +373,8 @@ async def _post(http: aiohttp.ClientSession, path: str, body: dict[str, Any]) ->
 
 
 async def _sign_out(http: aiohttp.ClientSession) -> None:
-    async with http.delete("/api/session"):
-        pass
+    import aiohttp
+
+    with suppress(aiohttp.ClientError, TimeoutError):  # it runs out by itself
+        async with http.delete("/api/session", timeout=aiohttp.ClientTimeout(total=client.PROBE_S)):
+            pass
