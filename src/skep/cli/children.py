@@ -134,8 +134,10 @@ class Child:
             if stop.is_set():
                 return
             now_ms = self._clock.monotonic_ms()
+            while self._deaths and now_ms - self._deaths[0] >= DEATHS_WINDOW_MS:
+                self._deaths.popleft()  # long ago: it starts again as if it were the first time
             self._deaths.append(now_ms)
-            if len(self._deaths) == DEATHS_MAX and now_ms - self._deaths[0] < DEATHS_WINDOW_MS:
+            if len(self._deaths) == DEATHS_MAX:
                 self.is_down = True
                 self._tell(f"{self.name} died {DEATHS_MAX} times in 2 min and is down: {self.last_words()}")
                 return

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from skep.cli.children import LOG_BYTES, Child, ChildDiedError, LifePipe
-from skep.foundation.clock import SYSTEM_CLOCK
+from skep.cli.children import DEATHS_WINDOW_MS, LOG_BYTES, Child, ChildDiedError, LifePipe
+from skep.foundation.clock import SYSTEM_CLOCK, Clock, ManualClock
 from skep.foundation.paths import Home
 from support.waiting import MS, eventually
 
@@ -21,10 +21,10 @@ class Told:
         self.lines: list[str] = []
 
 
-def child_of(home: Home, told: Told, *words: str) -> Child:
+def child_of(home: Home, told: Told, *words: str, clock: Clock = SYSTEM_CLOCK) -> Child:
     """Return a child that runs `skep` with `words`."""
     return Child(
-        "thing", words, home=home, life=LifePipe(), clock=SYSTEM_CLOCK, extra_env={}, tell=told.lines.append
+        "thing", words, home=home, life=LifePipe(), clock=clock, extra_env={}, tell=told.lines.append
     )
 
 
@@ -68,6 +68,21 @@ async def test_a_child_that_dies_is_started_again(home: Home) -> None:
 
     assert told.lines == ["thing ended with -9; starting it again in 1 s"]
     assert child.pid is None
+
+
+async def test_a_death_long_after_the_last_one_waits_as_the_first_did(home: Home) -> None:
+    """Who dies once in a while is started again at once, and is never given up."""
+    told, stop, clock = Told(), asyncio.Event(), ManualClock()
+    child = child_of(home, told, "nonsense", clock=clock)
+    await child.start()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(child.keep(stop))
+        for deaths in range(1, 4):
+            await eventually(lambda seen=deaths: len(told.lines) >= seen, within=8_000 * MS)
+            clock.advance(DEATHS_WINDOW_MS)
+        stop.set()
+
+    assert told.lines[:3] == ["thing ended with 2; starting it again in 1 s"] * 3
 
 
 def test_a_long_log_is_cut_and_kept(home: Home) -> None:
