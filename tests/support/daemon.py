@@ -22,6 +22,7 @@ from skep.foundation.rpc import Caller, connect
 from skep.foundation.settings import Settings
 from skep.hive.daemon import run_daemon
 from skep.hive.supervisor import Policy
+from skep.secrets.watching import LOOK_EVERY_S
 from skep.wire.control import door, operator
 from skep.wire.control.base import NoArgs
 from support.hive import Gateway
@@ -150,12 +151,28 @@ async def open_daemon(
     policy: Policy = QUICK,
     limits: BrokerSettings | None = None,
     clock: Clock = SYSTEM_CLOCK,
+    settings: Settings | None = None,
+    look_every_s: float = LOOK_EVERY_S,
+    command: Callable[[str], tuple[str, ...]] | None = None,
 ) -> AsyncIterator[RunningDaemon]:
-    """Run a daemon in this process until the block ends; in `home`, which is kept, or in a new one."""
+    """Run a daemon in this process until the block ends; in `home`, which is kept, or in a new one.
+
+    Args:
+        command: How a harness is started, if not a fake one.
+    """
     if home is None:
         async with (
             short_home() as own,
-            open_daemon(own, modes=modes, policy=policy, limits=limits, clock=clock) as it,
+            open_daemon(
+                own,
+                modes=modes,
+                policy=policy,
+                limits=limits,
+                clock=clock,
+                settings=settings,
+                look_every_s=look_every_s,
+                command=command,
+            ) as it,
         ):
             yield it
         return
@@ -166,13 +183,14 @@ async def open_daemon(
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(
             run_daemon(
-                Settings(),
+                settings or Settings(),
                 home,
                 clock,
                 stop,
-                command=fake_harness(daemon.modes),
+                command=command or fake_harness(daemon.modes),
                 policy=policy,
                 limits=limits,
+                look_every_s=look_every_s,
             )
         )
         try:

@@ -8,6 +8,7 @@
     mute      runs, and never says hello
     stubborn  as good, but SIGTERM does nothing
     slow      as good, but a turn takes 30 s
+    until     as good, but a turn takes until there is `DIRECTORY/AGENT.go`
 
 Each start adds a line with its pid to `DIRECTORY/AGENT.starts`.
 """
@@ -42,13 +43,13 @@ async def main(agent: str, directory: Path) -> int:
         await asyncio.sleep(3600)
     while True:
         with suppress(SkepError):
-            await serve(agent, word)
+            await serve(agent, word, directory)
             if word == "exits":
                 return 3
         await asyncio.sleep(0.05)
 
 
-async def serve(agent: str, word: str) -> None:
+async def serve(agent: str, word: str, directory: Path) -> None:
     """Talk to one daemon until it is gone."""
     caller = await connect(default_home().pump_socket(agent), role="harness")
     try:
@@ -62,13 +63,14 @@ async def serve(agent: str, word: str) -> None:
             got = await caller.call(pump.NEXT, pump.NextArgs(wait_ms=1_000, lanes=1))
             for lease in got.leases:
                 if word != "deaf":
-                    await turn(caller, lease, slow=word == "slow")
+                    go = directory / f"{agent}.go" if word == "until" else None
+                    await turn(caller, lease, slow=word == "slow", go=go)
             await caller.call(pump.ALIVE, NoArgs())
     finally:
         caller.close()
 
 
-async def turn(caller: Caller, lease: Lease, *, slow: bool) -> None:
+async def turn(caller: Caller, lease: Lease, *, slow: bool, go: Path | None = None) -> None:
     """Answer what was said."""
     turn_id = f"t-{lease.lease_id}"
     await caller.call(
@@ -76,6 +78,8 @@ async def turn(caller: Caller, lease: Lease, *, slow: bool) -> None:
     )
     if slow:
         await asyncio.sleep(30)
+    while go is not None and not go.exists():
+        await asyncio.sleep(0.01)
     reply = pump.Reply(body="echo: " + " ".join(envelope.body for envelope in lease.envelopes))
     await caller.call(
         pump.ENDED,

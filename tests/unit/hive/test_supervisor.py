@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -389,3 +389,80 @@ async def test_failures_are_remembered_over_a_restart_of_the_daemon() -> None:
         await eventually(lambda: world.count("scribe") == 1)
         world.last("scribe").end(1)
         await eventually(lambda: world.is_state("scribe", "failed"))
+
+
+async def wanted() -> bool:
+    """A restart still makes sense."""
+    return True
+
+
+async def test_a8_8_a_restart_waits_for_the_turns_and_is_done_once() -> None:
+    """Nothing new is granted meanwhile, not even when the pump comes back; it is no failure."""
+    async with running() as world:
+        await eventually(lambda: world.count("scribe") == 1)
+        world.pump_up("scribe")
+        await eventually(lambda: world.is_state("scribe", "up"))
+        world.pumps.busy = {"scribe"}
+        world.supervisor.restart("scribe", wanted)
+        world.supervisor.restart("scribe", wanted)
+        await eventually(lambda: world.is_state("scribe", "draining"))
+        world.supervisor.on_pump_lost("scribe")
+        world.pump_up("scribe")
+        assert world.pumps.granting["scribe"] is False
+        assert world.count("scribe") == 1
+        world.pumps.busy = set()
+        await eventually(lambda: world.count("scribe") == 2)
+        world.pump_up("scribe")
+        await eventually(lambda: world.is_state("scribe", "up"))
+
+        assert world.pumps.granting["scribe"] is True
+        assert world.started["scribe"][0].is_gone()
+        assert world.journal.kinds("scribe") == ["start", "up", "restart", "start", "up"]
+        assert world.journal.told == []
+        assert not world.journal.facts["scribe"].get("restarts")
+
+
+async def test_a_turn_that_does_not_end_holds_a_restart_up_for_so_long_only() -> None:
+    """Then it is cut off, and what it took waits again."""
+    async with running(policy=replace(QUICK, drain=20 * MS, silent=60)) as world:
+        await eventually(lambda: world.count("scribe") == 1)
+        world.pump_up("scribe")
+        world.pumps.busy = {"scribe"}
+        world.supervisor.restart("scribe", wanted)
+        await eventually(lambda: world.count("scribe") == 2)
+
+        assert world.pumps.ended == ["scribe"]
+
+
+async def test_a_restart_that_is_no_longer_wanted_is_not_done() -> None:
+    """The harness takes mail again, and may be asked another time."""
+    answers = [False, True]
+
+    async def still_wanted() -> bool:
+        return answers.pop(0)
+
+    async with running(policy=replace(QUICK, silent=60)) as world:
+        await eventually(lambda: world.count("scribe") == 1)
+        world.pump_up("scribe")
+        world.supervisor.restart("scribe", still_wanted)
+        await eventually(lambda: len(answers) == 1 and world.pumps.granting["scribe"])
+        await eventually(lambda: world.is_state("scribe", "up"))
+        assert world.count("scribe") == 1
+        world.supervisor.restart("scribe", still_wanted)
+        await eventually(lambda: world.count("scribe") == 2)
+
+
+async def test_a_harness_that_dies_while_it_drains_is_a_failure_like_any_other() -> None:
+    """It is started again, once."""
+    async with running(policy=replace(QUICK, silent=60)) as world:
+        await eventually(lambda: world.count("scribe") == 1)
+        world.pump_up("scribe")
+        world.pumps.busy = {"scribe"}
+        world.supervisor.restart("scribe", wanted)
+        await eventually(lambda: world.is_state("scribe", "draining"))
+        world.last("scribe").end(3)
+        await eventually(lambda: world.count("scribe") == 2)
+        world.pump_up("scribe")
+        await eventually(lambda: world.is_state("scribe", "up"))
+
+        assert world.journal.kinds("scribe") == ["start", "up", "exit", "start", "up"]
