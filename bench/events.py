@@ -37,7 +37,8 @@ __all__ = ["rows"]
 
 WARM_S: Final = 0.5
 ENDS_WITHIN_S: Final = 10.0
-SINGLES: Final = 200
+BLOCKS: Final = 10
+BLOCK: Final = 25
 _RATE_MARKS: Final = {64: (0.02, 0.045, 0.07), 512: (0.04, 0.08, 0.12)}
 
 
@@ -177,11 +178,11 @@ async def rows(effort: Effort) -> list[Row]:
                     rate, used = await path.rate(in_flight=in_flight, span_s=span_s)
                     ours[in_flight].append(rate)
                     cpu[in_flight].append(used)
-                floors.append(await _floor(echo, where, line))
-                took, to_tick = await path.times(count=SINGLES)
-                ticks.append(percentile(to_tick, 50))
-                medians.append(percentile(took, 50))
-                tails.append(percentile(took, 99))
+                singles = await _singles(path, echo, where, line)
+                floors.append(percentile(singles.echoed, 50) + percentile(singles.appended, 50))
+                medians.append(percentile(singles.to_hive, 50))
+                tails.append(percentile(singles.to_hive, 99))
+                ticks.append(percentile(singles.to_tick, 50))
     made = [
         _rate_row(
             in_flight, ours[in_flight], echoes[in_flight], reading[in_flight], cpu[in_flight], len(line)
@@ -196,11 +197,26 @@ async def rows(effort: Effort) -> list[Row]:
     ]
 
 
-async def _floor(echo: Echo, where: Path, line: bytes) -> float:
-    """Return the median of an echo plus that of a synced append, in seconds."""
-    echoed = await echo.times(line, count=SINGLES)
-    appended = append_times(where, count=SINGLES)
-    return percentile(echoed, 50) + percentile(appended, 50)
+@dataclass(slots=True)
+class _Singles:
+    """Times one by one, in seconds."""
+
+    echoed: list[float] = field(default_factory=list[float])
+    appended: list[float] = field(default_factory=list[float])
+    to_hive: list[float] = field(default_factory=list[float])
+    to_tick: list[float] = field(default_factory=list[float])
+
+
+async def _singles(path: _Path, echo: Echo, where: Path, line: bytes) -> _Singles:
+    """Measure the floor and the path in turn, a few at a time, so that both meet the same noise."""
+    singles = _Singles()
+    for _ in range(BLOCKS):
+        singles.echoed += await echo.times(line, count=BLOCK)
+        singles.appended += append_times(where, count=BLOCK)
+        to_hive, to_tick = await path.times(count=BLOCK)
+        singles.to_hive += to_hive
+        singles.to_tick += to_tick
+    return singles
 
 
 def _rate_row(
