@@ -125,6 +125,7 @@ def test_status_and_doctor_find_all_well(running: Installation) -> None:
         "agent concierge": "ok",
         "agent scribe": "ok",
         "store": "ok",
+        "dashboard": "ok",
     }
     assert "hive.running" in json.loads(running.run("doctor", "--json").stdout)["passed"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Final
@@ -25,6 +25,8 @@ from skep.wire.control.base import NoArgs
 __all__ = ["Diagnosis", "run"]
 
 _LOW_SPACE_BYTES: Final = 256 << 20
+_LOGS: Final = {"hive": "hive", "connector": "connector", "dashboard": "web"}
+"""Processes that are asked, and the name of the log of each."""
 _SECRET_FILES: Final = ("connector.key", "gateway.env")
 
 app = make_app("Look for what is wrong and say what mends it.\n\nExample: skep doctor --only home")
@@ -87,32 +89,59 @@ async def _examine(home: Home) -> Diagnosis:
 
 
 async def _ask_running(home: Home) -> tuple[operator.Findings, list[str]]:
-    """Ask the daemon and the connector for their own findings."""
+    """Ask each process, and the daemon and the connector for their own findings, all at once."""
+    hive, edge, web = await asyncio.gather(_ask(_hive(home)), _ask(_connector(home)), _ask(_dashboard(home)))
     findings: list[Finding] = []
     passed: list[str] = []
     unknown: list[str] = []
-    try:
-        async with asyncio.timeout(client.PROBE_S), client.daemon(home) as caller:
-            health = await caller.call(operator.HEALTH_LIST, NoArgs())
-            findings += health.findings
-            passed += ["hive.running", *health.passed]
-            unknown += health.not_checked
-    except NotReachableError as error:
-        findings.append(Finding(id="hive.running", severity="look", problem=error.problem, fix=error.hint))
-        unknown.append("hive")
-    except (SkepError, TimeoutError):
-        fix = f"see {home.log_file('hive')}"
-        findings.append(
-            Finding(id="hive.running", severity="broken", problem="the hive does not answer", fix=fix)
-        )
-    try:
-        async with asyncio.timeout(client.PROBE_S), client.connector(home) as caller:
-            status = await caller.call(connector.STATUS_GET, NoArgs())
-            findings += status.findings
-            passed.append("connector.running")
-    except (SkepError, TimeoutError):
-        unknown.append("connector")
+    silent: dict[str, SkepError] = {}
+    for name, answer in (("hive", hive), ("connector", edge), ("dashboard", web)):
+        if isinstance(answer, SkepError):
+            silent[name] = answer
+            unknown.append(name)
+            continue
+        passed += [f"{name}.running", *answer.passed]
+        findings += answer.findings
+        unknown += answer.not_checked
+    if len(silent) == len(_LOGS):
+        fix = "start it with `skep up`"
+        findings.append(Finding(id="hive.running", severity="look", problem="nothing runs", fix=fix))
+    else:
+        findings += [
+            Finding(
+                id=f"{name}.running",
+                severity="broken",
+                problem=error.problem,
+                fix=f"`skep up` starts it again; see {home.log_file(_LOGS[name])}",
+            )
+            for name, error in silent.items()
+        ]
     return operator.Findings(findings=tuple(findings), passed=tuple(passed)), unknown
+
+
+async def _ask(asking: Awaitable[operator.Findings]) -> operator.Findings | SkepError:
+    try:
+        async with asyncio.timeout(client.PROBE_S):
+            return await asking
+    except TimeoutError:
+        return NotReachableError(f"no answer within {client.PROBE_S:g} s")
+    except SkepError as error:
+        return error
+
+
+async def _hive(home: Home) -> operator.Findings:
+    async with client.daemon(home) as caller:
+        return await caller.call(operator.HEALTH_LIST, NoArgs())
+
+
+async def _connector(home: Home) -> operator.Findings:
+    async with client.connector(home) as caller:
+        return operator.Findings(findings=(await caller.call(connector.STATUS_GET, NoArgs())).findings)
+
+
+async def _dashboard(home: Home) -> operator.Findings:
+    await client.dashboard(home)
+    return operator.Findings()
 
 
 def _sandbox(_home: Home) -> Iterator[Finding]:

@@ -44,9 +44,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 def status(
     *, as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program")] = False
 ) -> int:
-    """Show the connector, the gateway, each agent and the store, and what needs you.
+    """Show the connector, the hive, the gateway, each agent, the store and the dashboard, and what needs you.
 
-    Exit code: 0 all is well, 1 something is not, 3 nothing runs.
+    Exit code: 0 all is well, 1 something is not, 3 the hive does not answer.
 
     Example: skep status
     """
@@ -56,7 +56,7 @@ def status(
         print_json(report)
     else:
         _show(report)
-    if all(part.state == "down" for part in report.parts if part.name in ("connector", "hive")):
+    if any(part.state == "down" for part in report.parts if part.name == "hive"):
         return NotReachableError.exit_code
     return 0 if all(part.state == "ok" for part in report.parts) and not report.findings else 1
 
@@ -67,7 +67,7 @@ def run(name: str, words: list[str]) -> int:
 
 
 async def _report(home: Home) -> Report:
-    edge, hive = await asyncio.gather(_ask_connector(home), _ask_daemon(home))
+    edge, hive, web = await asyncio.gather(_ask_connector(home), _ask_daemon(home), _ask_dashboard(home))
     parts: list[Part] = []
     findings: list[Finding] = []
     if isinstance(edge, connector.ConnectorStatus):
@@ -86,6 +86,7 @@ async def _report(home: Home) -> Report:
         parts += [
             Part(name=name, state="not checked", detail=unknown) for name in ("gateway", "agents", "store")
         ]
+    parts.append(web)
     # What may be looked at some day is `skep doctor`'s: a healthy system has a quiet screen.
     urgent = [finding for finding, _ in causes(findings) if finding.severity != "look"]
     return Report(home=str(home.root), parts=parts, findings=urgent)
@@ -97,7 +98,7 @@ def _hive_parts(hive: operator.Status) -> list[Part]:
     ]
     if not hive.gateway_attached:
         parts.append(Part(name="gateway", state="down", detail="not attached to the hive"))
-    for relay in hive.relays:
+    for relay in hive.relays if hive.gateway_attached else ():
         state: Word = "ok" if relay.state == "connected" else "degraded"
         detail = f"relay {relay.relay} {relay.state}" + (f": {relay.detail}" if relay.detail else "")
         if relay.state == "connected":
@@ -127,6 +128,13 @@ async def _ask_daemon(home: Home) -> operator.Status | str:
             return await caller.call(operator.STATUS_GET, NoArgs())
     except (SkepError, TimeoutError) as error:
         return _why(error)
+
+
+async def _ask_dashboard(home: Home) -> Part:
+    try:
+        return Part(name="dashboard", state="ok", detail=await client.dashboard(home))
+    except SkepError as error:
+        return Part(name="dashboard", state="down", detail=_why(error))
 
 
 def _why(error: SkepError | TimeoutError) -> str:

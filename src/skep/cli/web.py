@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import typer
 
 from skep.cli import client, serve
@@ -51,8 +49,5 @@ async def dashboard_link(home: Home) -> str:
     """Return a one-time address of the dashboard."""
     async with client.daemon(home) as caller:
         made = await caller.call(operator.AUTH_CODE, operator.AuthCodeArgs())
-    try:
-        port = json.loads(home.ports.read_text())["dashboard"]
-    except (OSError, ValueError, KeyError):
-        port = 7434
-    return f"http://localhost:{port}/#once={made.code}"
+    host, port = client.dashboard_address(home)
+    return f"http://{host}:{port}/#once={made.code}"
