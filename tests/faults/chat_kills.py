@@ -56,10 +56,20 @@ async def run(
     chats: int,
     seed: int,
     people: int = 8,
+    pause_s: tuple[float, float] = (0.2, 2.0),
     source: Path | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Outcome:
     """Chat `chats` times from `people` conversations while processes die, and check the history.
+
+    Args:
+        home: Data directory.
+        chats: How many messages, or bursts of them.
+        seed: Decides who says what, and who is killed when.
+        people: How many talk at once.
+        pause_s: Between two kills, in seconds: at least, at most.
+        source: Directory of the package to run, if not this one.
+        say: Told of progress.
 
     The history is kept beside `home`, as `HOME-history.jsonl`.
     """
@@ -89,7 +99,7 @@ async def run(
                     say(f"{len(done)} of {chats} chats, {sum(kills.values())} kills")
 
         async with asyncio.TaskGroup() as group:
-            killer = group.create_task(_kill_until(stop, installation, chance, kills, history))
+            killer = group.create_task(_kill_until(stop, installation, chance, kills, history, pause_s))
             talks = [group.create_task(talk(place)) for place in range(people)]
             await asyncio.gather(*talks)
             stop.set()
@@ -148,12 +158,13 @@ async def _kill_until(
     chance: random.Random,
     kills: Counter[str],
     history: History,
+    pause_s: tuple[float, float],
 ) -> None:
     since_start: Counter[str] = Counter()
     harness_deaths = {f"harness {name}": deque[float]() for name in AGENTS}
     while not stop.is_set():
         try:
-            async with asyncio.timeout(chance.uniform(0.2, 2.0)):
+            async with asyncio.timeout(chance.uniform(*pause_s)):
                 await stop.wait()
         except TimeoutError:
             spared = {name for name, deaths in harness_deaths.items() if _is_spared(deaths)}
@@ -202,6 +213,7 @@ def main() -> int:
     """Run it from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--chats", type=int, default=500)
+    parser.add_argument("--pause", type=float, nargs=2, default=(0.2, 2.0), help="seconds between kills")
     parser.add_argument(
         "--source", type=Path, help="directory that holds the package to run, if not this one"
     )
@@ -213,7 +225,14 @@ def main() -> int:
         home = Path(folder) / "home"
         try:
             outcome = asyncio.run(
-                run(home, chats=given.chats, seed=given.seed, source=given.source, say=_say)
+                run(
+                    home,
+                    chats=given.chats,
+                    seed=given.seed,
+                    pause_s=tuple(given.pause),
+                    source=given.source,
+                    say=_say,
+                )
             )
         except BaseException:
             _say("".join(_tail(log) for log in sorted(home.glob("logs/*.log"))))
