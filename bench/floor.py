@@ -1,6 +1,6 @@
 """What the ratios stand on: a raw echo of newline-delimited JSON, and a synced append.
 
-Source: design, section 11. The forms of "raw echo" differ by twenty times, so this one is fixed: two
+The forms of "raw echo" differ by twenty times, so this one is fixed: two
 processes over loopback TCP, under the event loop that Skep itself uses; both ends split what a read brought
 into lines and answer all lines of it in one write; no line is parsed. `in_flight` lines are always under way.
 The same with each line decoded and encoded again at both ends is measured too, for the reader: it says how

@@ -1,6 +1,6 @@
 """Secrets at rest: sealed with a key that is not in the database.
 
-Source: control protocol, section 11 (`keys/connector.key`); design, section 5. AES-256-GCM; the name of
+Source: control protocol, section 11 (`keys/connector.key`); docs/architecture.md. AES-256-GCM; the name of
 what is sealed is authenticated with it, so that a sealed value cannot be moved to another row.
 A key that is missing beside a database is never made anew: what it sealed would be lost in silence.
 """

@@ -1,6 +1,6 @@
 """Where everything of one installation lies: `SKEP_HOME`.
 
-Source: design, section 5; control protocol, sections 2 and 11.
+Source: control protocol, sections 2 and 11.
 """
 
 from __future__ import annotations

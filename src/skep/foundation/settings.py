@@ -133,6 +133,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 LIFE_FD: Final = "SKEP_LIFE_FD"
 """Environment variable with the number of that pipe's read end (control protocol, section 11)."""
 _SECTIONS: Final = {name: type_ for name, type_ in get_type_hints(Settings).items() if name != "provider"}
+_DEFAULTS: Final = Settings()
+_NOT_BUILT: Final = (
+    "connector.store",
+    "connector.bus",
+    "connector.metrics",
+    "hive.store",
+    "hive.retention",
+    "identity.mode",
+    "identity.honcho",
+    "identity.host",
+    "memory.provider",
+    "memory.url",
+    "memory.key",
+    "web.metrics",
+)
+"""Settings that are specified, and have one value so far."""
 _NOT_SETTINGS: Final = frozenset({"SKEP_HOME", LIFE_FD, "SKEP_CI", "SKEP_TEST_TIME_FACTOR"})
 
 
@@ -179,7 +195,9 @@ def load(
     Raises:
         SettingError: Unknown name, wrong type or unreadable file; says where.
     """
-    return _decode(_merged(home, flags=flags or {}, env=os.environ if env is None else env))
+    settings = _decode(_merged(home, flags=flags or {}, env=os.environ if env is None else env))
+    _refuse_not_built(settings)
+    return settings
 
 
 def origins(
@@ -270,6 +288,19 @@ def _from_file(path: Path) -> Iterator[tuple[tuple[str, str], object, str]]:
             if section != "provider" and key not in _keys(section):
                 raise _unknown(path, text, section, key, _keys(section))
             yield (section, key), value, f"{path.name}:{_line_of(text, section, key)}"
+
+
+def _refuse_not_built(settings: Settings) -> None:
+    """Refuse a setting that would be read and change nothing."""
+    for dotted in _NOT_BUILT:
+        section, _, key = dotted.partition(".")
+        default = getattr(getattr(_DEFAULTS, section), key)
+        if getattr(getattr(settings, section), key) != default:
+            raise SettingError(
+                f"`{dotted}` cannot be changed yet: only its default is built",
+                hint=f"remove `{dotted}`",
+                code="setting.not_built",
+            )
 
 
 def _keys(section: str) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """The daemon: opens the stores, puts all parts together, and stops them in order.
 
-Source: design, section 3; control protocol, sections 2, 6.3 and 11; hive, section 10.
+Source: control protocol, sections 2, 6.3 and 11; hive, section 10.
 It listens on unix sockets alone. It never runs or imports what an agent wrote, and serves no HTTP.
 """
 

@@ -53,6 +53,11 @@ REFUSED = {
     "not TOML": ("[web\n", "is not TOML", "mend"),
     "wrong type": ('[connector]\nbuffer_days = "x"\n', "`connector.buffer_days` (skep.toml:2)", "settings"),
     "wrong choice": ('[log]\nlevel = "loud"\n', "`log.level` (skep.toml:2)", "settings"),
+    "not built": (
+        '[connector]\nstore = "postgresql://x"\n',
+        "`connector.store` cannot be changed yet",
+        "remove",
+    ),
     "not a section": ("web = 1\n", "`web` is not a section", "[web]"),
 }
 
