@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
+import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -25,6 +27,8 @@ CASES: Final[dict[str, Callable[[Effort], Awaitable[list[Row]]]]] = {
     "help": start.help_rows,
     "memory": start.memory_rows,
 }
+LIMIT_S: Final = 120.0
+"""How long one case may take."""
 FULL: Final = Effort()
 QUICK: Final = Effort(rounds=2, span_s=0.5, scale=0.2)
 
@@ -43,7 +47,10 @@ def main(words: list[str] | None = None) -> int:
     rows: list[Row] = []
     for name in chosen.only or CASES:
         begun = time.monotonic()
-        rows += uvloop.run(_run(name, effort))
+        try:
+            rows += uvloop.run(_run(name, effort))
+        except asyncio.CancelledError:
+            return 130
         sys.stderr.write(f"{name}: {time.monotonic() - begun:.0f} s\n")
     sys.stdout.write(as_json(rows) if chosen.json else as_text(rows))
     if chosen.readme:
@@ -52,7 +59,12 @@ def main(words: list[str] | None = None) -> int:
 
 
 async def _run(name: str, effort: Effort) -> list[Row]:
-    return await CASES[name](effort)
+    """Run one case within its limit; whoever ends the bench ends what it has started."""
+    measuring = asyncio.current_task()
+    assert measuring is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, measuring.cancel)
+    async with asyncio.timeout(LIMIT_S):
+        return await CASES[name](effort)
 
 
 if __name__ == "__main__":

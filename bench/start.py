@@ -61,7 +61,7 @@ async def memory_rows(effort: Effort) -> list[Row]:
         env = {"SKEP_HOME": str(where)}
         with started(command, log=where / "up.log", env=env, stdout=subprocess.PIPE) as up:
             assert up.stdout is not None
-            while (line := up.stdout.readline()) and not line.startswith(b"Stop:"):
+            while (line := await asyncio.to_thread(up.stdout.readline)) and not line.startswith(b"Stop:"):
                 pass
             if not line:
                 why = (where / "up.log").read_text().strip().splitlines()[-1:]

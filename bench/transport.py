@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 from collections.abc import Iterator
@@ -24,15 +25,18 @@ class _End:
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process: Final = process
-        if self._answer() != "ready":
+
+    async def ready(self) -> None:
+        """Wait until it is connected."""
+        if await asyncio.to_thread(self._answer) != "ready":
             raise RuntimeError("a transport did not start")
 
-    def cpu_us(self, what: str, count: int) -> float:
+    async def cpu_us(self, what: str, count: int) -> float:
         """Return processor time per frame, in microseconds."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{what} {count}\n")
         self._process.stdin.flush()
-        return json.loads(self._answer())["cpu_s"] / count * 1e6
+        return json.loads(await asyncio.to_thread(self._answer))["cpu_s"] / count * 1e6
 
     def _answer(self) -> str:
         assert self._process.stdout is not None
@@ -51,13 +55,15 @@ async def rows(effort: Effort) -> list[Row]:
         env = {"HERMES_HOME": str(where), "HOME": str(where)}
         hermes_end = [str(HERMES), str(ROOT / "bench" / "hermes_end.py"), url]
         with _end(python("bench.skep_end", url, str(where))) as skep, _end(hermes_end, env) as hermes:
+            await skep.ready()
+            await hermes.ready()
             for what in _WHAT:
-                skep.cpu_us(what, count // 4)
-                hermes.cpu_us(what, count // 4)
+                await skep.cpu_us(what, count // 4)
+                await hermes.cpu_us(what, count // 4)
             for _ in range(effort.rounds):
                 for what in _WHAT:
-                    ours[what].append(skep.cpu_us(what, count))
-                    theirs[what].append(hermes.cpu_us(what, count))
+                    ours[what].append(await skep.cpu_us(what, count))
+                    theirs[what].append(await hermes.cpu_us(what, count))
     return [_row(what, ours[what], theirs[what], "") for what in _WHAT]
 
 
