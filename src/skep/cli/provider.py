@@ -304,13 +304,7 @@ async def _smoke(endpoint: Endpoint, plan: Any, *, timeout_s: float) -> Report:
     from skep.providers.smoke import run_smoke
 
     asyncio.get_running_loop().set_exception_handler(_Run.redactor.loop_handler)
-    limits = replace(
-        LIMITS,
-        total_s=timeout_s,
-        first_byte_s=min(LIMITS.first_byte_s, timeout_s),
-        stall_s=min(LIMITS.stall_s, timeout_s),
-        connect_s=min(LIMITS.connect_s, timeout_s),
-    )
+    limits = replace(LIMITS, total_s=timeout_s)
     return await run_smoke(endpoint, plan, redactor=_Run.redactor, clock=SYSTEM_CLOCK, limits=limits)
 
 

@@ -87,7 +87,7 @@ def _read_private(path: Path) -> bytes:
         raise ProviderError("auth", f"`{path}` is not there", hint="write the key to it, mode 0600") from exc
     except OSError as exc:
         raise ProviderError("unsafe_target", f"`{path}` cannot be opened: {exc.strerror}") from exc
-    with open(fd, "rb") as file:
+    try:
         about = os.fstat(fd)
         mode = stat.S_IMODE(about.st_mode)
         if not stat.S_ISREG(about.st_mode):
@@ -100,7 +100,9 @@ def _read_private(path: Path) -> bytes:
                 f"`{path}` has mode {mode:04o}: others can read or write it",
                 hint=f"run `chmod 0600 {path}`, and renew the key",
             )
-        data = file.read(_MAX_BYTES + 1)
+        data = os.read(fd, _MAX_BYTES + 1)
+    finally:
+        os.close(fd)
     if len(data) > _MAX_BYTES:
         raise usage(f"`{path}` is over {_MAX_BYTES} bytes", hint="write the key alone, on one line")
     return data

@@ -22,7 +22,7 @@ from skep.providers.answers import Answer, Transport
 from skep.providers.dialects import Dialect
 from skep.providers.endpoint import Endpoint, Limits
 
-__all__ = ["Event", "Exchange", "Streamed"]
+__all__ = ["Event", "EventReader", "Exchange", "Streamed"]
 
 _REQUEST_ID: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
 
@@ -53,6 +53,7 @@ class _Got:
     headers: httpx.Headers = field(default_factory=httpx.Headers)
     body: bytearray = field(default_factory=bytearray)
     is_cut: bool = False
+    has_stalled: bool = False
     transport: Transport | None = None
 
 
@@ -102,7 +103,7 @@ class Exchange:
     ) -> Streamed:
         start = self._clock.monotonic_ms()
         got = _Got()
-        reader = _EventReader(self._clock, start)
+        reader = EventReader(self._clock, start)
         try:
             async with (
                 asyncio.timeout(self._limits.total_s),
@@ -122,7 +123,7 @@ class Exchange:
         except httpx.TimeoutException:
             got.transport = "read_timeout"
         except TimeoutError:
-            got.transport = "read_timeout" if reader.has_stalled else "total_timeout"
+            got.transport = "read_timeout" if got.has_stalled else "total_timeout"
         except httpx.RemoteProtocolError:
             if got.status is None:
                 got.transport = "connection"
@@ -146,37 +147,36 @@ class Exchange:
         )
         return Streamed(answer=answer, events=tuple(reader.events), is_broken=reader.is_broken)
 
-    async def _read(self, response: httpx.Response, got: _Got, reader: _EventReader | None) -> None:
+    async def _read(self, response: httpx.Response, got: _Got, reader: EventReader | None) -> None:
         if response.headers.get("content-encoding", "identity") != "identity":
             got.is_cut = True
             return
-        size = 0
         loop = asyncio.get_running_loop()
-        async with asyncio.timeout(None) as stall:
-            if reader is not None:
-                stall.reschedule(loop.time() + self._limits.stall_s)
-            async for part in response.aiter_raw():
-                size += len(part)
-                if size > self._limits.body_bytes:
-                    raise _TooLongError
-                if reader is None:
-                    got.body += part
-                    continue
-                reader.has_stalled = True  # until the next event
-                if reader.feed(part):
-                    stall.reschedule(loop.time() + self._limits.stall_s)
-                    reader.has_stalled = False
-                if reader.is_broken:
-                    return
+        stall_s = self._limits.stall_s
+        size = 0
+        try:
+            async with asyncio.timeout(None if reader is None else stall_s) as stall:
+                async for part in response.aiter_raw():
+                    size += len(part)
+                    if size > self._limits.body_bytes:
+                        raise _TooLongError
+                    if reader is None:
+                        got.body += part
+                    elif reader.feed(part):
+                        stall.reschedule(loop.time() + stall_s)
+                    if reader is not None and reader.is_broken:
+                        return
+        except TimeoutError:
+            got.has_stalled = True
+            raise
 
 
-class _EventReader:
+class EventReader:
     """Server-sent events, out of bytes that come in any pieces."""
 
     def __init__(self, clock: Clock, start_ms: int) -> None:
         self.events: list[Event] = []
         self.is_broken = False
-        self.has_stalled = True
         self._clock = clock
         self._start_ms = start_ms
         self._rest = b""

@@ -62,7 +62,7 @@ FAULTS = {
 
 CHAOS = {
     "disconnectRate": ({"disconnectRate": 1.0}, "chat_completion=error class=other detail=connection", 23),
-    "latencyMs": ({"latencyMs": 5000}, "chat_completion=error class=timeout detail=read", 24),
+    "latencyMs": ({"latencyMs": 5000}, "chat_completion=error class=timeout detail=total", 24),
     "rateLimitRate": ({"rateLimitRate": 1.0}, "chat_completion=error class=rate detail=limit http=429", 25),
     "dropRate": ({"dropRate": 1.0}, "chat_completion=error class=other detail=server http=500", 26),
     "malformedRate": ({"malformedRate": 1.0}, "chat_completion=error class=other detail=malformed", 27),
@@ -303,3 +303,24 @@ async def _asked(base_url: str, vector: dict[str, Any]) -> Verdict:
             dialect.offer_tool(body, force=True) if subject == "tools" else dialect.demand(body, rung, "skep")
         )
         return (await asker.ask(body, subject=subject, rung=rung, word="skep")).verdict
+
+
+async def test_b1_anthropic_protocol(aimock: Aimock) -> None:
+    """The other protocol, end to end: its header, a tool with its result, a stream, and JSON as told."""
+    checks = frozenset({"chat_completion", "json_response", "tool_call", "streaming", "latency"})
+
+    found = await smoke(aimock.site, "willing", Plan(checks=checks), key=KEY, api="anthropic")
+
+    assert {name: check.status for name, check in found.checks.items()} == dict.fromkeys(checks, "pass")
+    assert "json_mode=response_format/json_schema enforced=false" in found.lines["json_response"]
+
+
+async def test_b1_anthropic_faults(aimock: Aimock) -> None:
+    """The same classes."""
+    plan = Plan(checks=frozenset({"chat_completion"}))
+    codes = {
+        model: (await smoke(aimock.site, model, plan, key=KEY, api="anthropic")).report.exit_code
+        for model in FAULTS
+    }
+
+    assert codes == {model: code for model, (_, code) in FAULTS.items()}
