@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -10,15 +11,27 @@ from typing import Final
 
 import pytest
 
+from skep.broker.broker import Broker
+from skep.broker.types import AgentEntry
+from skep.foundation.clock import SYSTEM_CLOCK
+from skep.foundation.paths import Home
 from skep.foundation.settings import ProviderSettings, Settings
+from skep.hive.agents import Roster, load_agents
 from skep.hive.daemon import harness_command
+from skep.hive.processes import spawn
+from skep.hive.secret_files import SecretFiles
 from skep.hive.supervisor import Policy
 from skep.wire.control import operator
 from skep.wire.control.base import NoArgs
-from support.daemon import QUICK, RunningDaemon, open_daemon, short_home
+from support.daemon import QUICK, RunningDaemon, fake_harness, open_daemon, short_home
 from support.waiting import MS, eventually
 
 LOOK_EVERY_S: Final = 20 * MS
+PROVIDERS: Final = {
+    "local": ProviderSettings(),
+    "cloud": ProviderSettings(key="file:keys/cloud"),
+    "other": ProviderSettings(key="file:keys/other"),
+}
 AGENTS: Final = """
 [agent.concierge]
 provider = "other"
@@ -88,24 +101,24 @@ async def open_desk(
 ) -> AsyncIterator[Desk]:
     """Run a daemon over two key files until all agents are up."""
     async with short_home() as home:
-        home.agents_config.write_text(AGENTS.format(on_change=on_change))
-        providers = {
-            "local": ProviderSettings(),
-            "cloud": ProviderSettings(key="file:keys/cloud"),
-            "other": ProviderSettings(key=f"file:{home.keys}/other"),
-        }
-        for name in ("cloud", "other"):
-            write(home.keys / name, "a-made-up-key")
+        set_up(home, on_change)
         async with open_daemon(
             home,
             modes={"scribe": word},
             policy=policy,
-            settings=Settings(provider=providers),
+            settings=Settings(provider=PROVIDERS),
             look_every_s=LOOK_EVERY_S,
             command=command,
         ) as daemon:
             await daemon.all_up()
             yield Desk(daemon)
+
+
+def set_up(home: Home, on_change: str) -> None:
+    """Write `agents.toml` and both key files."""
+    home.agents_config.write_text(AGENTS.format(on_change=on_change))
+    for name in ("cloud", "other"):
+        write(home.keys / name, "a-made-up-key")
 
 
 async def is_busy(desk: Desk) -> bool:
@@ -148,6 +161,7 @@ async def test_a8_8_on_change_restart_gives_one_drained_restart() -> None:
         await eventually(lambda: is_busy(desk), within=4_000 * MS)
         write(desk.key, "another-made-up-key")
         await eventually(lambda: daemon.is_state("scribe", "draining"), within=4_000 * MS)
+        await desk.look_again()
         assert await desk.is_found(desk.key)
         daemon.set_mode("scribe", "good")
         await gateway.say("@scribe two", message_id="m-2", chat_id="c-2")
@@ -228,3 +242,41 @@ async def test_a8_8_a_file_that_goes_while_turns_end_stops_the_restart() -> None
         assert answers == ["echo: one", "echo: two"]
         assert len(daemon.starts("scribe")) == 1
         assert await desk.is_found(desk.key)
+
+
+async def test_a8_8_a_change_while_no_daemon_ran_is_found_of_an_adopted_harness() -> None:
+    """The harness went on with the old content; the daemon that adopts it knows what that was."""
+    async with short_home() as home, _orphan(home):
+        write(home.keys / "cloud", "another-made-up-key")
+        async with open_daemon(
+            home, settings=Settings(provider=PROVIDERS), look_every_s=LOOK_EVERY_S
+        ) as daemon:
+            desk = Desk(daemon)
+            await daemon.all_up()
+            await eventually(lambda: desk.is_found(desk.key), within=5_000 * MS)
+
+            assert await daemon.kinds("scribe") == ["adopted", "up"]
+
+
+@asynccontextmanager
+async def _orphan(home: Home) -> AsyncIterator[None]:
+    """A harness of `scribe` that a daemon has started which is no more."""
+    set_up(home, "note")
+    roster = Roster(load_agents(home.agents_config))
+    home.pump_socket("scribe").parent.mkdir(parents=True, exist_ok=True)
+    await SecretFiles(roster=roster, providers=PROVIDERS, home=home).began("scribe")
+    process = await spawn(
+        fake_harness(home.root / "modes")("scribe"),
+        environment={**os.environ, "SKEP_HOME": str(home.root)},
+        log=home.log_file("harness-scribe"),
+        life=None,
+    )
+    try:
+        broker = await Broker.open(home.hive_db, clock=SYSTEM_CLOCK)
+        await broker.set_agents([AgentEntry(name="scribe")])
+        await broker.set_agent_facts("scribe", pid=process.pid, pid_start=process.started)
+        await broker.close()
+        yield
+    finally:
+        process.kill()
+        await process.wait()

@@ -115,6 +115,9 @@ async def test_a8_8_the_finding_says_who_uses_a_changed_file_and_what_to_do(worl
     await world.began("eager")
     assert world.files.findings() == ()
     assert await world.problems() == []
+    world.key.write_text("and another")
+    await world.began("eager", "calm")
+    assert world.files.findings() == ()  # without a look in between
 
 
 async def test_a8_8_only_who_opted_in_is_asked_to_restart(world: World) -> None:

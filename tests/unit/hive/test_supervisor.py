@@ -71,6 +71,7 @@ class FakePumps:
         self.heard: dict[str, int] = {}
         self.ended: list[str] = []
         self.busy: set[str] = set()
+        self.asked = 0
 
     async def add_agent(self, name: str, *, uid: int | None = None, granting: bool = True) -> None:
         self.granting[name] = granting
@@ -79,6 +80,7 @@ class FakePumps:
         self.granting[name] = granting
 
     def is_busy(self, name: str) -> bool:
+        self.asked += 1
         return name in self.busy
 
     async def end_leases(self, name: str) -> int:
@@ -398,7 +400,7 @@ async def wanted() -> bool:
 
 async def test_a8_8_a_restart_waits_for_the_turns_and_is_done_once() -> None:
     """Nothing new is granted meanwhile, not even when the pump comes back; it is no failure."""
-    async with running() as world:
+    async with running(policy=replace(QUICK, silent=60)) as world:
         await eventually(lambda: world.count("scribe") == 1)
         world.pump_up("scribe")
         await eventually(lambda: world.is_state("scribe", "up"))
@@ -406,6 +408,8 @@ async def test_a8_8_a_restart_waits_for_the_turns_and_is_done_once() -> None:
         world.supervisor.restart("scribe", wanted)
         world.supervisor.restart("scribe", wanted)
         await eventually(lambda: world.is_state("scribe", "draining"))
+        assert world.pumps.granting["scribe"] is False
+        await eventually(lambda: world.pumps.asked > 2)
         world.supervisor.on_pump_lost("scribe")
         world.pump_up("scribe")
         assert world.pumps.granting["scribe"] is False
