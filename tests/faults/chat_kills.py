@@ -32,7 +32,7 @@ AGENTS: Final = ("concierge", "scribe", "clerk", "porter")
 VICTIMS: Final = ("connector", "gateway", "hive", "web", *(f"harness {name}" for name in AGENTS))
 PER_KIND_MAX: Final = 3
 """Deaths of one kind before `skep up` itself is killed too: it gives up on what dies too often."""
-HARNESS_MAX: Final = 3
+HARNESS_MAX: Final = 2
 HARNESS_WINDOW_S: Final = 600.0
 """The daemon gives a harness up after five deaths in ten minutes, and remembers them when it dies itself."""
 LIMIT_S: Final = 240.0

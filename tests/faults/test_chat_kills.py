@@ -17,7 +17,7 @@ from support.chat_client import Event
 async def test_every_message_is_named_by_exactly_one_answer(tmp_path: Path) -> None:
     """Connector, gateway, daemon, harnesses, dashboard and `skep up` itself are killed while people chat."""
     seed = new_seed("chat_kills")
-    pause_s = (0.2, 2.0) if IS_RELEASE else (0.1, 0.6)
+    pause_s = (0.2, 2.0) if IS_RELEASE else (0.2, 0.8)
     chats = at_length(merge=50, release=500)
     outcome = await run(tmp_path / "home", chats=chats, seed=seed, pause_s=pause_s)
     record("chat_kills", seed, (tmp_path / "home-history.jsonl").read_text())

@@ -1,6 +1,6 @@
 """What becomes of a turn that dies or hangs, at each step of it, and of what it had shown so far.
 
-Reliability, M4; control protocol, rp-02 and rp-03; hive, le-01.
+Reliability, M4; control protocol, rp-02 and rp-03; hive, le-01 and le-06.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import pytest
 
 from faults.relay_site import hurry, running
 from skep.broker.types import BrokerSettings
+from skep.foundation.clock import SYSTEM_CLOCK
+from skep.harness.pump import Pump as Harness
 from skep.wire.control.envelope import Lease
 from support.chat_client import ChatClient, History
 from support.hive import Hive, Pump, open_hive, person_event
@@ -100,6 +102,25 @@ async def test_m4_le_01_popped_is_not_delivered(
 
 async def _is_ready(hive: Hive, delivery: int) -> bool:
     return await _state(hive, delivery) == "ready"
+
+
+async def test_le_06_a_turn_that_outlives_its_lease_is_kept_by_renewals() -> None:
+    """The harness renews while the answer streams: the turn is many leases long, and runs once."""
+    lease_ttl_ms = int(120 * MS * 1_000)
+    async with open_hive(settings=BrokerSettings(lease_ttl_ms=lease_ttl_ms)) as hive:
+        gateway, stop = await hive.gateway(), asyncio.Event()
+        harness = Harness(agent="concierge", home=hive.home, clock=SYSTEM_CLOCK, stop=stop)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(harness.run())
+            for number in range(3):
+                await gateway.accept(person_event("hello", message_id=f"m-{number}"))
+                said = await gateway.heard(wait_ms=10_000)
+                assert "interrupted" not in said.envelopes[0].body
+            stop.set()
+
+        turns = hive.watched.turns
+        assert [turn.outcome for turn in turns] == ["ok"] * 3
+        assert min(turn.ended_at - turn.started_at for turn in turns) > lease_ttl_ms
 
 
 async def _begin_and_show(pump: Pump, person: ChatClient, text: str) -> tuple[Lease, str]:
