@@ -23,13 +23,15 @@ from skep.foundation.paths import Home
 from skep.foundation.settings import LIFE_FD, child_environment, relay_environment
 from skep.foundation.tasks import sleep_or
 
-__all__ = ["Child", "ChildDiedError", "LifePipe"]
+__all__ = ["Child", "ChildDiedError", "LifePipe", "last_words"]
 
 RESTART_S: Final = (1, 2, 5, 15, 60)
 DEATHS_MAX: Final = 5
 DEATHS_WINDOW_MS: Final = 120_000
 LOG_BYTES: Final = 10 << 20
 LOG_FILES: Final = 3
+_LAST_BYTES: Final = 16_384
+_WORDS: Final = frozenset({"error", "hint", "code"})
 
 
 class ChildDiedError(SkepError):
@@ -145,7 +147,10 @@ class Child:
             self._tell(f"{self.name} ended with {process.returncode}; starting it again in {wait_s} s")
             if await sleep_or(stop, wait_s):
                 return
-            await self.start()
+            try:
+                await self.start()
+            except OSError as error:  # the next round counts it as another death
+                self._tell(f"{self.name} cannot be started: {error.strerror}")
 
     async def stop(self, *, limit_s: float) -> None:
         """Ask the process to end; after `limit_s`, end it."""
@@ -170,13 +175,7 @@ class Child:
     def last_words(self) -> str:
         """Return the last error that the process printed since its start, or where to look."""
         log = self._home.log_file(self.name)
-        with suppress(OSError), log.open("rb") as stream:
-            stream.seek(self._log_start)
-            lines = stream.read()[-16_384:].decode(errors="replace").splitlines()
-            for line in reversed(lines):
-                if line.startswith("error: "):
-                    return line.removeprefix("error: ")
-        return f"see {log}"
+        return last_words(log, since=self._log_start).get("error", f"see {log}")
 
     def rotate_log(self) -> None:
         """Cut the log when it is too long; the process goes on writing to the same file."""
@@ -194,15 +193,23 @@ class Child:
 
     def _died(self, how: str) -> ChildDiedError:
         log = self._home.log_file(self.name)
-        problem, hint, code = self.last_words(), f"see {log}", None
-        with suppress(OSError), log.open("rb") as stream:
-            stream.seek(self._log_start)
-            for line in stream.read()[-16_384:].decode(errors="replace").splitlines():
-                if line.startswith("hint: "):
-                    hint = line.removeprefix("hint: ")
-                elif line.startswith("code: "):
-                    code = line.removeprefix("code: ")
-        return ChildDiedError(f"the {self.name} {how}: {problem}", hint=hint, code=code)
+        words = last_words(log, since=self._log_start)
+        hint = words.get("hint", f"see {log}")
+        problem = f"the {self.name} {how}: {words.get('error', f'see {log}')}"
+        return ChildDiedError(problem, hint=hint, code=words.get("code"))
+
+
+def last_words(log: Path, *, since: int = 0) -> dict[str, str]:
+    """Return the last `error`, `hint` and `code` that were printed to `log` after byte `since`."""
+    words: dict[str, str] = {}
+    with suppress(OSError), log.open("rb") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(max(size - _LAST_BYTES, since if since <= size else 0))
+        for line in stream.read().decode(errors="replace").splitlines():
+            name, colon, text = line.partition(": ")
+            if colon and name in _WORDS:
+                words[name] = text
+    return words
 
 
 def _numbered(log: Path, number: int) -> Path:

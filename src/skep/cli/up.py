@@ -21,7 +21,7 @@ from typing import Annotated, Final
 import typer
 
 from skep import __version__
-from skep.cli.children import Child, LifePipe
+from skep.cli.children import Child, LifePipe, last_words
 from skep.cli.output import make_app, run_app, run_async
 from skep.foundation.clock import SYSTEM_CLOCK
 from skep.foundation.errors import SettingError, SkepError
@@ -77,6 +77,7 @@ class _Up:
         self._stop = asyncio.Event()
         self._life = LifePipe()
         self._children: dict[str, Child] = {}
+        self._log_sizes: dict[Path, int] = {}
         self._is_stopping = False
         relay_url = relay_environment().get("GATEWAY_RELAY_URL") or settings.gateway.relay_url
         self._is_own_connector = not relay_url
@@ -106,6 +107,7 @@ class _Up:
 
     async def _start(self) -> None:
         home = self._home
+        self._log_sizes = {log: log.stat().st_size for log in home.logs.glob("harness-*.log")}
         _tell("Starting the connector")
         edge = await self._child("connector", "connector", "serve")
         await edge.wait_until(lambda: _answers(home.connector_socket))
@@ -139,7 +141,10 @@ class _Up:
         return child
 
     async def _is_ready(self) -> bool:
-        """Whether the gateway is attached (and connected, to our own connector) and the agents are up."""
+        """Whether the gateway is attached (and connected, to our own connector) and the agents are up.
+
+        An agent that has ended while starting is not waited for: it must not keep the others.
+        """
         try:
             caller = await connect(self._home.cli_socket, role="cli", timeout_s=2)
         except SkepError:
@@ -152,7 +157,9 @@ class _Up:
             caller.close()
         connected = any(relay.state == "connected" for relay in status.relays)
         connected = connected or not self._is_own_connector
-        settled = all(agent.state not in ("defined", "starting") for agent in status.agents)
+        settled = all(
+            agent.state not in ("defined", "starting") or agent.note is not None for agent in status.agents
+        )
         return status.gateway_attached and connected and settled
 
     async def _banner(self) -> None:
@@ -162,6 +169,13 @@ class _Up:
             code = await hive.call(operator.AUTH_CODE, operator.AuthCodeArgs())
             agents = (await hive.call(operator.AGENT_LIST, NoArgs())).agents
         names = ", ".join(agent.name for agent in agents)
+        for agent in agents:
+            if agent.state != "up":
+                log = self._home.log_file(f"harness-{agent.name}")
+                why = last_words(log, since=self._log_sizes.get(log, 0)).get(
+                    "error", agent.note or agent.state
+                )
+                _tell(f"agent `{agent.name}` is not up: {why}; see {log}")
         rehearsing = all(agent.runtime == "rehearsal" for agent in agents)
         sys.stdout.write(
             f"Skep {__version__}\n"
@@ -196,8 +210,8 @@ class _Up:
                 child.kill()
             return
         self._is_stopping = True
-        _tell("Stopping: running turns get 5 s; Ctrl-C again stops now")
         self._stop.set()
+        _tell("Stopping: running turns get 5 s; Ctrl-C again stops now")
 
     async def _stop_all(self) -> None:
         loop = asyncio.get_running_loop()
@@ -325,5 +339,11 @@ def _short(path: Path) -> str:
 
 
 def _tell(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
+    try:
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
+    except OSError:  # the terminal is gone: that is no reason not to stop
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)

@@ -98,3 +98,17 @@ def test_a_long_log_is_cut_and_kept(home: Home) -> None:
     assert (home.logs / "thing.log.1").read_bytes()[:1] == b"d"
     assert (home.logs / "thing.log.2").read_bytes()[:1] == b"c"
     assert (home.logs / "thing.log.1").stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_child_that_cannot_be_started_is_tried_again(home: Home) -> None:
+    """A directory that is gone for a while ends neither this child nor the others."""
+    told, stop = Told(), asyncio.Event()
+    child = child_of(home, told, "--version")
+    await child.start()
+    home.logs.rename(home.root / "elsewhere")
+    keeping = asyncio.ensure_future(child.keep(stop))
+    await eventually(lambda: len(told.lines) == 3, within=5_000 * MS)
+    stop.set()
+    await keeping
+
+    assert told.lines[1] == "thing cannot be started: No such file or directory"
