@@ -110,7 +110,7 @@ async def _huge(server: Hostile, writer: asyncio.StreamWriter) -> None:
 async def _endless_events(server: Hostile, writer: asyncio.StreamWriter) -> None:
     await server.send(writer, _head("text/event-stream"))
     while True:
-        await server.send(writer, b'data: {"choices":[{"delta":{"content":"bee"}}]}\n\n' * 200)
+        await server.send(writer, b'data: {"choices":[{"delta":{"content":"' + b"bee " * 4096 + b'"}}]}\n\n')
 
 
 async def _comments_only(server: Hostile, writer: asyncio.StreamWriter) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from support.hostile import Hostile, hostile
+from support.secret_stores import FakeInfisical, serving
 from support.smoking import run_provider
 
 KEY = "canary-key-Mn45-0123456789"
@@ -71,6 +74,55 @@ async def test_b1_key_from_a_store(tmp_path: Path) -> None:
     assert (found.returncode, missing.returncode) == (0, 22)
     assert f"Bearer {KEY}" in server.requests[0]
     assert KEY not in found.stdout + found.stderr
+
+
+async def test_b1_key_from_infisical(tmp_path: Path) -> None:
+    """Fetched, used in a header, and gone: granted it passes, refused it ends as the store says."""
+    token = tmp_path / "token"
+    token.write_text("token-of-the-host-0001")
+    token.chmod(0o600)
+    store = FakeInfisical(
+        secrets={("prod", "/home-platform/providers", "KEY"): KEY, ("prod", "/other", "KEY"): "no"},
+        grants={"token-of-the-host-0001": {("prod", "/home-platform"): frozenset({"describe", "read"})}},
+    )
+    with serving(store) as site:
+        (tmp_path / "secrets.toml").write_text(
+            f'[store.main]\nkind = "infisical"\nsite = "{site}"\nproject = "project-1"\nenvironment = "prod"\n'
+        )
+        async with hostile(_answers) as server:
+            words = ["test", "--base-url", server.base_url, "--model", "m", "--checks", "chat", "--key-ref"]
+            environ = {"INFISICAL_TOKEN_FILE": str(token)}
+            granted = await run_provider(tmp_path, [*words, "/home-platform/providers:KEY"], environ=environ)
+            refused = await run_provider(tmp_path, [*words, "/other:KEY"], environ=environ)
+
+    assert (granted.returncode, refused.returncode) == (0, 21)
+    assert [f"Bearer {KEY}" in request for request in server.requests] == [True]
+    assert KEY not in granted.stdout + granted.stderr + refused.stdout + refused.stderr
+
+
+async def test_a8_1_no_key_in_a_traceback(tmp_path: Path) -> None:
+    """A bug that dies with the whole request in its hands: the traceback is there, the key is not in it."""
+    planted = (
+        "import sys; from skep.providers.exchange import Exchange; from skep.cli.main import main\n"
+        "async def read(self, response, got, reader): raise RuntimeError(response.request.headers.raw)\n"
+        "Exchange._read = read\n"
+        "sys.argv[0] = 'skep'; main()"
+    )
+    async with hostile(_answers) as server:
+        words = ["provider", "test", "--base-url", server.base_url, "--model", "m", "--key-ref", "env:K"]
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-X", "dev", "-c", planted, *words],
+            env={"PATH": "/usr/bin:/bin", "SKEP_HOME": str(tmp_path), "K": KEY},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    assert done.returncode == 1
+    assert "RuntimeError" in done.stderr
+    assert KEY not in done.stdout + done.stderr
 
 
 USAGE = {

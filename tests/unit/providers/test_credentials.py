@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -181,3 +182,16 @@ def test_names_are_plain(name: str) -> None:
     """A name goes into a file and onto command lines."""
     with pytest.raises(ProviderError):
         check_provider_name(name)
+
+
+def test_s2_a_key_is_revealed_in_two_places() -> None:
+    """Where its form is looked at, and where the header is made."""
+    source = Path(__file__).resolve().parents[3] / "src" / "skep" / "providers"
+    callers = {
+        path.name
+        for path in source.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_bytes()))
+        if isinstance(node, ast.Attribute) and node.attr == "reveal"
+    }
+
+    assert callers == {"credentials.py", "dialects.py"}
