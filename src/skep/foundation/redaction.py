@@ -146,6 +146,8 @@ class Redactor:
             if made.exc_info and made.exc_info[1] is not None:
                 made.exc_text = self.scrub("".join(traceback.format_exception(made.exc_info[1])))
                 made.exc_info = None
+            elif made.exc_text:
+                made.exc_text = self.scrub(made.exc_text)  # another redactor was here first
             return made
 
         return record
