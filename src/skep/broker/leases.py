@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+import msgspec
+
 from skep.broker import asks, letters, rights
 from skep.broker.envelopes import envelope_of, pending_of, reply_key_of, route_of
 from skep.broker.errors import NoTurnError, StaleLeaseError, TooLargeError
@@ -32,6 +34,12 @@ from skep.store.ports import HiveTx, Row
 
 __all__ = ["ended", "hold", "lose", "more", "more_of_turn", "nack", "renew", "resume", "started", "take"]
 
+BATCH_BYTES: Final = 1 << 20
+"""A batch of envelopes stops here, encoded, with at least one. Control protocol, section 3."""
+_ENVELOPE_BYTES: Final = 1_024
+"""What an envelope takes in JSON beside its body, its attachments and its origin, at most."""
+_SHORT: Final = 1_024
+_encoder: Final = msgspec.json.Encoder()
 STOPPED: Final = "(stopped)"
 """Last line of an answer that somebody stopped. Control protocol, section 6.2."""
 _GIVEN_UP: Final = "I could not finish this: the attempt failed several times. The operator can see why."
@@ -43,9 +51,14 @@ def take(
     """Lease up to `lanes` lanes that are ready; see `Broker.take`."""
     now = rules.time.steady()
     leases: list[Lease] = []
+    room = BATCH_BYTES
     for mailbox in mailboxes:
-        while len(leases) < lanes and (row := tx.one("lane_pick", mailbox, now)) is not None:
-            leases.append(_grant(tx, rules, row, mailbox=mailbox, holder=holder, burst=burst, now=now))
+        while len(leases) < lanes and room > 0 and (row := tx.one("lane_pick", mailbox, now)) is not None:
+            lease, weight = _grant(
+                tx, rules, row, mailbox=mailbox, holder=holder, burst=burst, now=now, room=room
+            )
+            leases.append(lease)
+            room -= weight
     if leases:
         return Granted(leases=tuple(leases))
     next_at: int | None = None
@@ -99,7 +112,7 @@ def more(
         # They went out before: the attempt they carry is the one that is counted already.
         rows = [(*row[:5], row[5] - 1, None, *row[7:]) for row in rows]
     else:
-        rows = tx.all("envelopes_ready", lane_id, limit)
+        rows, _ = _fitting(tx.all("envelopes_ready", lane_id, limit), BATCH_BYTES)
         for row in rows:
             tx.run("delivery_show_more", row[0], lease_id, turn_id)
             tx.signals.append(("delivery", row[0], row[8], lane_id, recipient, "shown"))
@@ -290,14 +303,16 @@ def _give_up_notice(tx: HiveTx, rules: Rules, row: Row) -> bool:
 
 
 def _grant(
-    tx: HiveTx, rules: Rules, picked: Row, *, mailbox: str, holder: str, burst: int, now: int
-) -> Lease:
+    tx: HiveTx, rules: Rules, picked: Row, *, mailbox: str, holder: str, burst: int, now: int, room: int
+) -> tuple[Lease, int]:
+    """Lease one lane; return the lease and what it weighs in a frame."""
     lane_id, recipient, session, ready_n, urgency, fence, waiting = picked[:7]
     rows = [picked[7:]]
     if urgency == URGENCY["interrupt"]:
         rows = tx.all("envelopes_interrupt", lane_id) or rows
     elif ready_n > 1 and burst > 1 and session != OUT and rows[0][10].startswith("person:"):
         rows = _burst(tx.all("envelopes_ready", lane_id, min(burst, rules.settings.burst_max)))
+    rows, weight = _fitting(rows, room)
     lease_id = f"{lane_id}-{rules.time.token()}"
     for row in rows:
         tx.run("delivery_lease", row[0], lease_id)
@@ -306,7 +321,7 @@ def _grant(
     tx.run("lane_grant", lane_id, lease_id, holder, now, now + rules.settings.lease_ttl_ms, count)
     stamp = rules.time.stamp()
     chat = int(recipient[5:]) if recipient.startswith("chat:") else None
-    return Lease(
+    lease = Lease(
         lease_id=lease_id,
         fence=fence + 1,
         lane=lane_id,
@@ -318,6 +333,25 @@ def _grant(
             tx, rules, lane=lane_id, mailbox=mailbox, in_lane=ready_n - count, elsewhere=waiting - ready_n
         ),
     )
+    return lease, weight
+
+
+def _fitting(rows: list[Row], room: int) -> tuple[list[Row], int]:
+    """Return the first of `rows` that weigh no more than `room` in a frame, at least one; and their weight."""
+    weight = 0
+    for count, row in enumerate(rows):
+        more = _weight(row)
+        if count and weight + more > room:
+            return rows[:count], weight
+        weight += more
+    return rows, weight
+
+
+def _weight(row: Row) -> int:
+    """Return how many bytes an envelope takes in JSON, at most."""
+    body: str = row[14]
+    text = 6 * len(body) if len(body) < _SHORT else len(_encoder.encode(body))
+    return text + len(row[15] or "") + len(row[16] or "") + _ENVELOPE_BYTES
 
 
 def _burst(rows: list[Row]) -> list[Row]:

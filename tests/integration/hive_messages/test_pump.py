@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from skep.broker.types import Actor, BrokerSettings, Draft
@@ -631,3 +632,50 @@ async def test_close_leaves_nothing_alive(hive: Hive) -> None:
     assert not hive.home.pump_socket("concierge").exists()
     rest = {task.get_name() for task in asyncio.all_tasks()}
     assert not rest & {"sweeps", "reminders"}
+
+
+LONG = '"\n' * (32 * 1024)
+"""As long as a message may be, and twice as long in JSON."""
+
+
+def encoded(envelopes: Any) -> int:
+    """Return how long these are in a frame."""
+    return len(msgspec.json.encode(envelopes))
+
+
+async def test_a_batch_of_long_messages_stops_at_a_mebibyte(hive: Hive) -> None:
+    """A burst is handed over in parts that a frame takes; nothing of it is lost or out of order."""
+    gateway = await hive.gateway()
+    pump_ = await hive.pump()
+    sent = [await gateway.say(LONG, message_id=f"m-{number}") for number in range(20)]
+    lease, _ = await pump_.begin()
+    got = list(lease.envelopes)
+    assert 1 < len(got) < 20
+    assert encoded(got) <= 1 << 20
+    while len(got) < len(sent):
+        args = pump.MoreArgs(lease_id=lease.lease_id, fence=lease.fence, max=50)
+        more = await pump_.caller.call(pump.MORE, args)
+        assert more.envelopes
+        assert encoded(more.envelopes) <= 1 << 20
+        got += more.envelopes
+
+    assert [envelope.id for envelope in got] == [accepted.message_id for accepted in sent]
+
+
+async def test_lanes_of_long_messages_come_one_frame_after_the_other(hive: Hive) -> None:
+    """A gateway that comes back to 64 chats with long answers is not hung up on."""
+    gateway = await hive.gateway(attach=False)
+    pump_ = await hive.pump()
+    for number in range(40):
+        await gateway.say("hello", message_id=f"m-{number}", chat_id=f"c-{number}")
+        await pump_.answer(LONG)
+    await gateway.attach()
+    heard = 0
+    while heard < 40:
+        leases = await gateway.take(lanes=64)
+        assert leases
+        assert encoded(leases) <= 2 << 20
+        heard += len(leases)
+        for lease in leases:
+            await gateway.start(lease)
+            await gateway.end(lease)
