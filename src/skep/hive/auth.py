@@ -31,6 +31,7 @@ _SEEN_EVERY_MS: Final = 60_000
 _KEEP_CODES_MS: Final = 24 * 3_600_000
 """How long an old code is remembered, so that its second use is told what is wrong."""
 _WRONG_A_MINUTE: Final = 5
+_WRONG_KEPT: Final = 64
 _PURPOSE: Final = "dashboard"
 _HINT: Final = "run `skep web link` on the machine where Skep runs for a new link"
 
@@ -70,7 +71,9 @@ class Auth:
         self._store: Final = store
         self._clock: Final = clock
         self._sessions: Final[dict[bytes, Session]] = {}
-        self._wrong: Final[deque[int]] = deque()
+        # Signed out since the start: one that is being read just then must not come back.
+        self._ended: Final[set[bytes]] = set()
+        self._wrong: Final[deque[int]] = deque(maxlen=_WRONG_KEPT)
 
     async def new_code(self, *, ttl_s: int) -> str:
         """Return a new one-time code."""
@@ -162,6 +165,7 @@ class Auth:
     async def logout(self, session: Session) -> None:
         """End `session`, here and on disk."""
         now = self._clock.now_ms()
+        self._ended.add(session.key)
         self._sessions.pop(session.key, None)
 
         def end(tx: HiveTx) -> None:
@@ -172,7 +176,7 @@ class Auth:
 
     async def _load(self, key: bytes) -> Session | None:
         row = await self._store.view(lambda tx: tx.one("session_get", key))
-        if row is None:
+        if row is None or key in self._ended:
             return None
         operator, _, seen_at, expires_at = row
         # Two calls may load at once: one object, so that both see the same times.
