@@ -59,6 +59,7 @@ CALLS: Final = {
 """What a page may call. The other three have routes of their own, so that a page never sees a session."""
 
 _MAX_BODY: Final = 128 * 1024
+_BODY_S: Final = 10
 _MAX_STREAMS: Final = 64
 _MAX_STREAMS_PER_SESSION: Final = 12
 _STOP_S: Final = 2.0
@@ -211,12 +212,12 @@ class Dashboard:
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         session = self._session(request)
-        mine = self._streams[session]
-        if len(mine) >= _MAX_STREAMS_PER_SESSION or sum(map(len, self._streams.values())) >= _MAX_STREAMS:
+        mine = len(self._streams.get(session, ()))
+        if mine >= _MAX_STREAMS_PER_SESSION or sum(map(len, self._streams.values())) >= _MAX_STREAMS:
             raise _HttpError(429, "too_many", "too many pages are open", hint="close some tabs")
         after = request.headers.get("Last-Event-ID") or request.query.get("after", "")
         stream = EventStream(self._daemon, session=session, after=Position.parse(after))
-        mine.add(stream)
+        self._streams[session].add(stream)
         first = None
         try:
             first = await stream.open()
@@ -234,9 +235,9 @@ class Dashboard:
         finally:
             if first is not None:
                 first.caller.close()
-            mine.discard(stream)
-            if not mine:
-                self._streams.pop(session, None)
+            self._streams[session].discard(stream)
+            if not self._streams[session]:
+                del self._streams[session]
 
     # --- rules ---
 
@@ -272,8 +273,11 @@ class Dashboard:
             response.headers["Strict-Transport-Security"] = "max-age=31536000"
 
     async def _body(self, request: web.Request) -> bytes:
-        async with asyncio.timeout(10):
-            return await request.read()
+        try:
+            async with asyncio.timeout(_BODY_S):
+                return await request.read()
+        except TimeoutError as exc:
+            raise _HttpError(408, "too_slow", f"the body did not come within {_BODY_S} s") from exc
 
     def _session(self, request: web.Request) -> str:
         session = request.cookies.get(self._site.cookie, "")

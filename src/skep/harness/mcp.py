@@ -59,6 +59,7 @@ class _Bridge:
         self._socket = socket
         self._lane = lane
         self._caller: Caller | None = None
+        self._dialing = asyncio.Lock()
         mark = random_token(64)  # a pid means nothing here: each sandbox counts its own
         self._call_ids = (f"{mark}-{number}" for number in itertools.count(1))
 
@@ -106,9 +107,10 @@ class _Bridge:
         raise AssertionError("not reached")
 
     async def _dial(self) -> Caller:
-        if self._caller is None or not self._caller.is_open:
-            self._caller = await connect(self._socket, role="skep-mcp")
-        return self._caller
+        async with self._dialing:
+            if self._caller is None or not self._caller.is_open:
+                self._caller = await connect(self._socket, role="skep-mcp")
+            return self._caller
 
 
 def _text(value: object) -> types.TextContent:
