@@ -6,24 +6,12 @@ import hashlib
 import os
 import secrets
 import threading
-from typing import NewType
 
 __all__ = [
-    "AgentName",
-    "MessageId",
-    "PersonId",
-    "Principal",
-    "Secret",
     "fingerprint",
     "random_token",
     "uuid7",
 ]
-
-AgentName = NewType("AgentName", str)
-MessageId = NewType("MessageId", str)
-PersonId = NewType("PersonId", int)
-Principal = NewType("Principal", str)
-"""`person:<n>`, `agent:<name>`, `operator:<id>`, `system`, `reminder`, `chat:<n>`, or `*`."""
 
 
 def uuid7(now_ms: int) -> str:
@@ -60,32 +48,3 @@ class _Chance(threading.local):
 
 
 _chance = _Chance()
-
-
-class Secret:
-    """Text that must not be shown: `repr` and `str` give `***`."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def reveal(self) -> str:
-        """Return the text itself; call it only where it leaves for its one destination."""
-        return self._value
-
-    def __repr__(self) -> str:
-        return "***"
-
-    __str__ = __repr__
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and secrets.compare_digest(
-            self._value.encode(), other._value.encode()
-        )
-
-    def __hash__(self) -> int:
-        return hash(self._value)
-
-    def __bool__(self) -> bool:
-        return bool(self._value)

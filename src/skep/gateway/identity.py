@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from skep.foundation.errors import SettingError
-from skep.foundation.ids import Secret
 from skep.foundation.log import get_logger
 from skep.foundation.paths import Home
+from skep.foundation.secret import Secret
 from skep.foundation.settings import GatewaySettings
 from skep.wire.relay.urls import relay_url
 
@@ -83,7 +83,9 @@ class RelayIdentity:
 
 def _pair(values: Mapping[str, str]) -> Credentials | None:
     gateway_id, secret = values.get(_ID, "").strip(), values.get(_SECRET, "").strip()
-    return Credentials(gateway_id=gateway_id, secret=Secret(secret)) if gateway_id and secret else None
+    if not gateway_id or not secret:
+        return None
+    return Credentials(gateway_id=gateway_id, secret=Secret(_SECRET, secret))
 
 
 def _read_env_file(path: Path) -> dict[str, str]:
