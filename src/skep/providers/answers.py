@@ -59,7 +59,7 @@ _SERDE_FIELD: Final = re.compile(r"(?:unknown|missing|duplicate) field [`'\"]([\
 _SERDE_PATH: Final = re.compile(r"([\w.\[\]-]+): ")
 _SERDE_VARIANT: Final = re.compile(r"unknown variant [`'\"](\w+)")
 _PYDANTIC: Final = re.compile(r"validation errors? for [\w\[\]]+[:\s]+([\w.\[\]-]+)\s")
-_LOC: Final = re.compile(r"['\"]?loc['\"]?\s*[:=]\s*[(\[]([^)\]]*)[)\]]")
+_LOC: Final = re.compile(r"['\"]?loc['\"]?\s*[:=]\s*[(\[]([^)\]]{0,300})[)\]]")
 _ECHO: Final = re.compile(r"(?:'input'|\"input\"|input_value)\s*[:=].*", re.DOTALL)
 
 

@@ -36,20 +36,24 @@ def any_of(*patterns: str) -> re.Pattern[str]:
 
 
 QUOTA: Final = any_of(r"(?<!check )quota", "credit", "usage limit", "billing", "balance", "payment", "spend")
-_KEY_WORDS: Final = r"(?:api[ _-]?keys?|auth\w*|access[ _-]?token|bearer(?: token)?|credentials?|x-api-key)"
+_KEY_WORDS: Final = (
+    r"(?:api[ _-]?keys?|auth\w{0,20}|access[ _-]?token|bearer(?: token)?|credentials?|x-api-key)"
+)
 CREDENTIALS: Final = any_of(rf"(?:multiple|several|more than one|two) (?:auth\w* )?{_KEY_WORDS}")
 AUTH: Final = any_of(
     rf"(?:invalid|incorrect|missing|wrong|expired|bad|revoked|unknown|malformed|disabled|unrecognized|no|without)"
     rf"[ _-](?:\w+ )?{_KEY_WORDS}",
-    rf"{_KEY_WORDS}\W{{0,3}}(?:is |was |has |are |been |provided |\S{{1,40}} )*"
-    r"(?:not valid|invalid|missing|required|expired|revoked|incorrect|not found|disabled|not provided|wrong)",
+    rf"{_KEY_WORDS}\b[^.\n]{{0,40}}?\b"
+    r"(?:not valid|invalid|missing|required|expired|revoked|incorrect|not found|disabled|not provided|wrong)\b",
     rf"(?:did not|didn't|must|please) (?:provide|pass|supply|set|specify) (?:an?|your|the) (?:valid )?{_KEY_WORDS}",
     r"api_?key_?(?:invalid|missing|expired)|authentication[ _]?(?:error|fail\w*|required)|authenticationerror",
     r"\bunauthenticated\b|\bunauthorized\b|invalid_authentication|not authenticated|token_not_found",
+    r"invalidapikey|security token",
     r"could not (?:authenticate|validate (?:your )?credentials)",
 )
 GENERATION: Final = any_of(
-    "json_validate_failed",
+    "json_validate_failed|tool_use_failed",
+    "json mode could(?:n't| not) be met",
     r"failed to (?:generate|validate) (?:valid )?json",
     r"generated json does(?: not|n't) match",
 )
@@ -75,7 +79,7 @@ OWN_FAULT: Final = any_of(
 OF_SUBJECT: Final = {
     "json": r"response[ _-]?formats?|responseformat|response[ _-]?mime[ _-]?type|\bmime[ _-]?type|json[ _-]?schema"
     r"|json[ _-]?object|json[ _-]?mode|structured[ _-]?outputs?|response[ _-]?schema|output_config|output_format"
-    r"|guided_json|requested parameters|text\.format|response json|(?:specified|provided|given) schema",
+    r"|guided[ _]\w+|\bgrammars?\b|requested parameters|text\.format|response json|(?:specified|provided|given) schema",
     "tools": r"\btools?\b|tool[ _-]?(?:choice|calls?|calling|use)|function[ _-]?call(?:s|ing)?\b|\bfunctions\b",
     "embeddings": r"\bembed(?:ding|dings|content|s)?\b",
 }
@@ -91,20 +95,28 @@ REFUSAL: Final = any_of(
     r"(?:cannot|can't|can not) be (?:used|combined|set|specified)|mutually exclusive",
     r"un(?:known|recognized|expected) (?:\w+ ){0,2}(?:parameter|field|argument|name|key|property|variant|value|type)",
     r"invalid (?:value|type|parameter)|cannot unmarshal|missing field|cannot find field|unable to (?:use|apply)",
-    r"no endpoints found that|leave it unset|does not accept|unrecognized|unknown variant|extra inputs",
+    r"requires? --\w|conversion failed|failed to parse grammar|no endpoints found that|leave it unset",
+    r"does not accept|unrecognized|unknown variant|extra inputs",
+)
+_SURE_FIELDS: Final = (
+    "temperature|top_p|top_k|max_tokens|max_completion_tokens|stream|stream_options|seed|logprobs|top_logprobs"
+    "|logit_bias|presence_penalty|frequency_penalty|parallel_tool_calls|reasoning_effort|service_tier"
 )
 _OTHER_FIELDS: Final = (
-    "temperature|top_p|top_k|max_tokens|max_completion_tokens|messages|role|stream|stream_options|store|n|seed|stop|user"
-    "|logprobs|top_logprobs|logit_bias|presence_penalty|frequency_penalty|parallel_tool_calls|reasoning_effort|metadata"
-    "|reasoning|thinking|service_tier|modalities|prediction|verbosity|developer|system|input|prompt"
+    f"{_SURE_FIELDS}|messages|role|store|n|stop|user|metadata|reasoning|thinking|modalities|prediction|verbosity"
+    "|developer|system|input|prompt"
+)
+_IS_REFUSED: Final = (
+    r" (?:parameter |field |value |option )?"
+    r"(?:is |are |was |does |do |must |can)(?:be )?(?:not |n't |un|only )"
 )
 NAMES_OTHER_FIELD: Final = any_of(
     # "Unsupported value: 'temperature' …": the first thing named is what is refused.
     r"(?:unsupported|invalid|unknown|unrecognized|unexpected) (?:request )?"
     rf"(?:parameter|value|argument|field|property|key|name|input)s?(?: supplied)?\W{{1,3}}(?:{_OTHER_FIELDS})\b",
-    # "`stream` is not supported when response_format is set"
-    rf"(?:^|['\"`]|\bthe |\bparameter ){{1}}(?:{_OTHER_FIELDS})['\"`]? (?:parameter |field |value |option )?"
-    r"(?:is |are |does |do |must |cannot |can't |was )(?:be |not |un)",
+    # "`stream` is not supported when response_format is set"; without quotes only what is no common word.
+    rf"['\"`](?:{_OTHER_FIELDS})['\"`]{_IS_REFUSED}",
+    rf"(?<![\w'\"`.])(?:{_SURE_FIELDS}){_IS_REFUSED}",
 )
 _MODEL_NAMED: Final = r"models?\b[^.\n]{0,200}?"
 MODEL: Final = any_of(

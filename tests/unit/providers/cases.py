@@ -168,6 +168,45 @@ MORE: Final[dict[str, tuple[str, bool, int, str]]] = {
         400,
         _error("The model `acme-1` does not support response_format json_schema", param="model"),
     ),
+    "a list of strings in a string": (
+        "unsupported",
+        True,
+        400,
+        _error("[\"At body -> response_format -> type: Input should be 'text' or 'regex'\"]"),
+    ),
+    "a detail inside a message": (
+        "unsupported",
+        True,
+        422,
+        json.dumps(
+            {
+                "object": "error",
+                "message": {
+                    "detail": [
+                        {
+                            "loc": ["body", "response_format", "type"],
+                            "msg": "Input should be 'text'",
+                            "type": "enum",
+                        }
+                    ]
+                },
+            }
+        ),
+    ),
+    "a grammar that cannot be read": ("unsupported", True, 400, _error("Failed to parse grammar", code=400)),
+    "no grammars": ("unsupported", True, 422, '{"error":"Input validation error: grammar is not supported"}'),
+    "the system says so": (
+        "unsupported",
+        True,
+        400,
+        _error("The system does not support response_format json_schema"),
+    ),
+    "JSON that the model did not manage": (
+        "content",
+        True,
+        400,
+        '{"errors":[{"message":"AiError: JSON Mode couldn\'t be met","code":5024}]}',
+    ),
     # Faults that talk of the JSON mode: never a fallback.
     "other parameter, by name": (
         "other",
@@ -186,6 +225,21 @@ MORE: Final[dict[str, tuple[str, bool, int, str]]] = {
         400,
         _error("'temperature' is not supported when response_format is json_schema"),
     ),
+    "other parameter, after an echo": (
+        "other",
+        False,
+        400,
+        _error(
+            "request {'model': 'm', 'response_format': {'type': 'json_schema'}} refused: seed is not supported"
+        ),
+    ),
+    "other parameter, first of two sentences": (
+        "other",
+        False,
+        400,
+        _error("logprobs is not available for this model. Your response_format was json_schema."),
+    ),
+    "location": ("other", False, 400, _error("User location is not supported for the API use.", code=400)),
     "other parameter in the list": (
         "other",
         False,
@@ -266,6 +320,7 @@ MORE: Final[dict[str, tuple[str, bool, int, str]]] = {
     ),
     "no key in a 400": ("auth", False, 400, _error("You must provide an API key")),
     "key inside a 200": ("auth", False, 200, _error("Invalid API key", code="invalid_api_key")),
+    "gemini expired": ("auth", False, 400, _error("API key expired. Please renew the API key.", code=400)),
     "firewall": ("auth", False, 403, "<html>Attention required</html>"),
     "401 with nothing": ("auth", False, 401, ""),
     # Models.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any, cast
 
@@ -125,3 +126,27 @@ def test_b3_nothing_else_conforms(content: str) -> None:
     body = json.dumps({"choices": [{"message": {"content": content}, "finish_reason": "stop"}]})
 
     assert classify(_ask(200, body, rung="prompt")).kind == "content"
+
+
+HARD = {
+    "a key that is is is": "api key " + "is " * 6000,
+    "words of a key": "auth" * 5000,
+    "models": "model " * 3300,
+    "parameters": "unsupported parameter:::" * 800,
+    "places": "loc: (" * 3300,
+    "formats": "response_format not " * 1000,
+    "fields": "missing required field " * 870,
+    "one long word": "a" * 20_000,
+    "braces": "{'" * 10_000,
+}
+
+
+@pytest.mark.parametrize("text", HARD.values(), ids=HARD.keys())
+def test_b7_4_no_text_takes_long_to_read(text: str) -> None:
+    """A server that means no good cannot make a rule search for ever."""
+    start = time.monotonic()
+
+    verdict = classify(_ask(400, json.dumps({"error": {"message": text}})))
+
+    assert not verdict.fallback
+    assert time.monotonic() - start < 3
