@@ -127,6 +127,8 @@ async def running() -> AsyncIterator[World]:
         try:
             await world.start("hive")
             await world.start("gateway")
+            await eventually((home.root / "modes/concierge.starts").exists, within=15_000 * MS)
+            await eventually(lambda: bool(relay.sockets), within=15_000 * MS)
             yield world
         finally:
             await world.end()
@@ -142,7 +144,6 @@ async def test_rp_01_each_message_has_exactly_one_answer() -> None:
     sent: list[str] = []
     async with running() as world:
         for number in range(KILLS):
-            await eventually(lambda: bool(world.relay.sockets), within=15_000 * MS)
             victim = chance.choice(("harness", "hive", "gateway"))
             is_at_call = chance.random() < 0.4
             message = f"m{number}"
