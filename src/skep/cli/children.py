@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 import sys
 from collections import deque
@@ -28,8 +27,6 @@ __all__ = ["Child", "ChildDiedError", "LifePipe", "last_words"]
 RESTART_S: Final = (1, 2, 5, 15, 60)
 DEATHS_MAX: Final = 5
 DEATHS_WINDOW_MS: Final = 120_000
-LOG_BYTES: Final = 10 << 20
-LOG_FILES: Final = 3
 _LAST_BYTES: Final = 16_384
 _WORDS: Final = frozenset({"error", "hint", "code"})
 
@@ -177,20 +174,6 @@ class Child:
         log = self._home.log_file(self.name)
         return last_words(log, since=self._log_start).get("error", f"see {log}")
 
-    def rotate_log(self) -> None:
-        """Cut the log when it is too long; the process goes on writing to the same file."""
-        log = self._home.log_file(self.name)
-        with suppress(OSError):
-            if log.stat().st_size <= LOG_BYTES:
-                return
-            for number in range(LOG_FILES - 1, 1, -1):
-                older = _numbered(log, number - 1)
-                if older.exists():
-                    older.replace(_numbered(log, number))
-            shutil.copyfile(log, _numbered(log, 1))
-            _numbered(log, 1).chmod(0o600)
-            os.truncate(log, 0)
-
     def _died(self, how: str) -> ChildDiedError:
         log = self._home.log_file(self.name)
         words = last_words(log, since=self._log_start)
@@ -210,7 +193,3 @@ def last_words(log: Path, *, since: int = 0) -> dict[str, str]:
             if colon and name in _WORDS:
                 words[name] = text
     return words
-
-
-def _numbered(log: Path, number: int) -> Path:
-    return log.with_name(f"{log.name}.{number}")

@@ -25,6 +25,7 @@ from skep.cli.children import Child, LifePipe, last_words
 from skep.cli.output import make_app, run_app, run_async
 from skep.foundation.clock import SYSTEM_CLOCK
 from skep.foundation.errors import SettingError, SkepError
+from skep.foundation.logfiles import rotate
 from skep.foundation.paths import Home
 from skep.foundation.rpc import Caller, connect
 from skep.foundation.settings import Settings, default_home, load, parse_listen, relay_environment
@@ -200,8 +201,8 @@ class _Up:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_ROTATE_EVERY_S):
                     await self._stop.wait()
-            for child in self._children.values():
-                child.rotate_log()
+            for name in self._children:
+                rotate(self._home.log_file(name))
 
     def _asked_to_stop(self) -> None:
         if self._is_stopping:

@@ -19,6 +19,7 @@ from skep.broker.types import SYSTEM, AgentEntry, BrokerSettings, Draft
 from skep.foundation.clock import Clock
 from skep.foundation.errors import SkepError
 from skep.foundation.log import get_logger
+from skep.foundation.logfiles import rotate
 from skep.foundation.paths import Home
 from skep.foundation.settings import Settings, child_environment, life_fd
 from skep.hive.agents import Roster, load_agents
@@ -27,7 +28,7 @@ from skep.hive.messages import Messages
 from skep.hive.operator import Operator
 from skep.hive.overview import Overview
 from skep.hive.ports import PumpInfo, TurnStats
-from skep.hive.processes import Process, rotate, spawn
+from skep.hive.processes import Process, spawn
 from skep.hive.queries import Queries
 from skep.hive.secret_files import SecretFiles
 from skep.hive.subscriptions import Subscriptions

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,12 +16,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
 
+from skep.foundation.logfiles import rotate
 from skep.foundation.settings import LIFE_FD
 
-__all__ = ["AdoptedProcess", "ChildProcess", "Process", "is_alive", "rotate", "spawn", "start_time"]
+__all__ = ["AdoptedProcess", "ChildProcess", "Process", "is_alive", "spawn", "start_time"]
 
-LOG_MAX_BYTES: Final = 10 * 1024 * 1024
-LOG_KEPT: Final = 3
 _LOOK_S: Final = 0.05
 _PROC: Final = Path("/proc")
 _DEAD: Final = frozenset({"Z", "X"})
@@ -180,18 +178,6 @@ def start_time(pid: int) -> int | None:
 def is_alive(pid: int, started: int) -> bool:
     """Return whether the process that was started then still runs under this pid."""
     return pid > 0 and start_time(pid) == started
-
-
-def rotate(log: Path) -> None:
-    """Keep `log` under its limit: what is in it moves to `.1` … `.3`, whoever writes goes on."""
-    with suppress(FileNotFoundError):
-        if log.stat().st_size < LOG_MAX_BYTES:
-            return
-        for number in range(LOG_KEPT - 1, 0, -1):
-            with suppress(FileNotFoundError):
-                log.with_name(f"{log.name}.{number}").rename(log.with_name(f"{log.name}.{number + 1}"))
-        shutil.copy2(log, log.with_name(f"{log.name}.1"))
-        os.truncate(log, 0)
 
 
 def _pids() -> list[int]:

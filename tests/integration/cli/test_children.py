@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from skep.cli.children import DEATHS_WINDOW_MS, LOG_BYTES, Child, ChildDiedError, LifePipe
+from skep.cli.children import DEATHS_WINDOW_MS, Child, ChildDiedError, LifePipe
 from skep.foundation.clock import SYSTEM_CLOCK, Clock, ManualClock
 from skep.foundation.paths import Home
 from support.waiting import MS, eventually
@@ -83,21 +83,6 @@ async def test_a_death_long_after_the_last_one_waits_as_the_first_did(home: Home
         stop.set()
 
     assert told.lines[:3] == ["thing ended with 2; starting it again in 1 s"] * 3
-
-
-def test_a_long_log_is_cut_and_kept(home: Home) -> None:
-    """Three files at most; the process goes on writing to the same one."""
-    child = child_of(home, Told(), "hive", "serve")
-    log = home.log_file("thing")
-    for generation in (b"a", b"b", b"c", b"d"):
-        log.write_bytes(generation * (LOG_BYTES + 1))
-        child.rotate_log()
-
-    assert log.read_bytes() == b""
-    assert sorted(path.name for path in home.logs.iterdir()) == ["thing.log", "thing.log.1", "thing.log.2"]
-    assert (home.logs / "thing.log.1").read_bytes()[:1] == b"d"
-    assert (home.logs / "thing.log.2").read_bytes()[:1] == b"c"
-    assert (home.logs / "thing.log.1").stat().st_mode & 0o777 == 0o600
 
 
 async def test_a_child_that_cannot_be_started_is_tried_again(home: Home) -> None:

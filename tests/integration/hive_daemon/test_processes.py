@@ -12,11 +12,9 @@ from pathlib import Path
 import pytest
 
 from skep.hive.processes import (
-    LOG_MAX_BYTES,
     AdoptedProcess,
     ChildProcess,
     is_alive,
-    rotate,
     spawn,
     start_time,
 )
@@ -105,20 +103,6 @@ async def test_a_program_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     """It is told, and no process is left."""
     with pytest.raises(FileNotFoundError):
         await spawn((str(tmp_path / "nothing"),), environment={}, log=tmp_path / "log", life=None)
-
-
-def test_a_long_log_is_cut_and_three_are_kept(tmp_path: Path) -> None:
-    """Whoever writes goes on writing to the same file."""
-    log = tmp_path / "log"
-    for number in range(5):
-        with log.open("ab") as writer:
-            writer.truncate(LOG_MAX_BYTES)
-            rotate(log)
-            writer.write(str(number).encode())
-            writer.flush()
-        assert log.read_text() == str(number)
-
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["log", "log.1", "log.2", "log.3"]
 
 
 def _members(group: int) -> list[int]:
