@@ -134,7 +134,7 @@ def list_providers(*, as_json: _AsJson = False) -> None:
 
 @app.command("test")
 def smoke(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One of `skep.toml`")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One of `skep.toml`")] = None,
     *,
     base_url: _BaseUrl = None,
     model: _Model = None,
