@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -56,7 +58,9 @@ def aimock_server(folder: Path, answers: Mapping[str, Mapping[str, Any]]) -> Ite
     said = folder / "aimock.log"
     with said.open("wb") as log:
         words = [str(NODE), str(_SCRIPT), str(package), KEY, str(file)]
-        child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        child = subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
     try:
         for _ in range(_STARTS_IN_S * 20):
             if said.read_text().endswith("\n") or child.poll() is not None:
@@ -66,5 +70,6 @@ def aimock_server(folder: Path, answers: Mapping[str, Mapping[str, Any]]) -> Ite
         assert site.startswith("http://"), f"aimock did not start: {site[:500]}"
         yield Aimock(site)
     finally:
-        child.kill()  # it has nothing to lose, and takes its time over SIGTERM
+        # What was started only starts Node: the group ends with it. It has nothing to lose.
+        os.killpg(child.pid, signal.SIGKILL)
         child.wait()
