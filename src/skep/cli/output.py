@@ -39,6 +39,7 @@ def make_app(help_text: str) -> typer.Typer:
 
 def run_app(app: typer.Typer, name: str, words: list[str]) -> int:
     """Run `app` as `skep NAME` and return the exit code."""
+    hook = sys.excepthook
     try:
         result = app(words, prog_name=f"skep {name}", standalone_mode=False)
     except typer.Abort:
@@ -56,6 +57,8 @@ def run_app(app: typer.Typer, name: str, words: list[str]) -> int:
         )
         print_error(usage)
         return usage.exit_code
+    finally:
+        sys.excepthook = hook  # typer puts its own in the place of one that may know what is secret
     return result if isinstance(result, int) else 0
 
 

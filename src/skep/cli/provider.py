@@ -221,7 +221,6 @@ def run(name: str, words: list[str]) -> int:
     """Run `skep provider`."""
     forbid_core_dumps()
     _Run.redactor.install()
-    hook = sys.excepthook
     if any(map(is_secret_like, words)):
         raise usage("an argument looks like a secret", hint="say where it lies: `--key-ref env:NAME`")
     try:
@@ -234,8 +233,6 @@ def run(name: str, words: list[str]) -> int:
             lines += [f"hint: {error.hint}"] if error.hint else []
             sys.stderr.write(_Run.redactor.known("\n".join([*lines, f"code: {error.code}"]) + "\n"))
         return error.exit_code
-    finally:
-        sys.excepthook = hook  # typer puts its own in the place of ours, which knows the key
 
 
 def _endpoint(
