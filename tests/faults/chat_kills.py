@@ -138,9 +138,12 @@ class _Talker:
                 ]
             case "stop":
                 sent = [await self._send(f"@{self.agent} slow")]
-                with suppress(TimeoutError):
-                    await self.person.until(lambda: self.person.states.get(sent[0]) == "seen", limit_s=5)
-                await self.person.stop(self.conversation)
+                # Pressed again and again: a turn of 20 s would never end while the daemon lives for less.
+                async with asyncio.timeout(LIMIT_S):
+                    while sent[0] not in self.person.answers:
+                        with suppress(TimeoutError):
+                            await self.person.answered(sent[0], limit_s=1.5)
+                        await self.person.stop(self.conversation)
             case "command":
                 sent = [await self._send("/whoami")]
             case _:
@@ -237,8 +240,9 @@ def main() -> int:
         except BaseException:
             _say("".join(_tail(log) for log in sorted(home.glob("logs/*.log"))))
             raise
-        if given.history is not None:
-            shutil.copyfile(home.parent / "home-history.jsonl", given.history)
+        finally:
+            if given.history is not None:
+                shutil.copyfile(home.parent / "home-history.jsonl", given.history)
     for problem in outcome.problems:
         _say(f"broken: {problem}")
     died = ", ".join(f"{kind} {count}" for kind, count in sorted(outcome.kills.items()))
