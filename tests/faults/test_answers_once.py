@@ -70,9 +70,12 @@ class World:
             )
 
     def kill(self, name: str) -> None:
-        """`kill -9`."""
+        """`kill -9`; a harness that has not started yet is spared."""
         if name == "harness":
-            pid = int((self.home.root / "modes/concierge.starts").read_text().split()[-1])
+            starts = self.home.root / "modes/concierge.starts"
+            if not starts.exists():
+                return
+            pid = int(starts.read_text().split()[-1])
         else:
             pid = self._processes[name].pid
         with suppress(ProcessLookupError):
