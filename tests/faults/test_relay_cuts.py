@@ -75,9 +75,13 @@ async def test_r1_nothing_is_lost_and_nothing_is_shown_twice() -> None:
         "relay_cuts", seed, history.dump() + json.dumps({"shown": shown, "dials": site.proxy.dials})
     )
 
-    lost = [text for text in sent if text not in shown]
-    assert lost == [], f"{len(lost)} of {len(sent)} lost: {path}"
-    assert [text for text, times in shown.items() if times != 1] == [], f"shown twice: {path}"
-    assert repeats == []
-    assert {message: len(person.answers.get(message, ())) for message in stored} == dict.fromkeys(stored, 1)
+    problems = [f"{text} is lost" for text in sent if text not in shown]
+    problems += [f"{text} was shown twice" for text, times in shown.items() if times != 1]
+    problems += [f"{text} was shown again" for text in repeats]
+    problems += [
+        f"{message} has {len(person.answers.get(message, ()))} answers"
+        for message in stored
+        if len(person.answers.get(message, ())) != 1
+    ]
+    assert problems == [], path
     assert site.proxy.dials > CUTS // 2
