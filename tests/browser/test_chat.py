@@ -376,6 +376,7 @@ async def test_words_survive_a_page_that_is_closed_while_away(room: Room) -> Non
     """The next page of this browser sends them."""
     await room.write("before")
     await room.heard()
+    await expect(room.page.locator(".own.kept")).to_have_count(0)  # the page knows that it is stored
     await away(room.visit, is_away=True)
     await expect(room.page.locator(".line-state")).to_contain_text("Your words are kept")
     await room.write("kept over night")
@@ -393,6 +394,7 @@ async def test_up_arrow_takes_back_what_was_not_sent(room: Room) -> None:
     """The last unsent words are in the box again, and nowhere else."""
     await room.write("before")
     await room.heard()
+    await expect(room.page.locator(".own.kept")).to_have_count(0)  # the page knows that it is stored
     await away(room.visit, is_away=True)
     await expect(room.page.locator(".line-state")).to_contain_text("Your words are kept")
     await room.write("with a mistaek")

@@ -50,7 +50,8 @@ async def test_b7_1_random_weights_obey_the_schema(chat: str) -> None:
     )
     assert found.lines["tool_call"] == "tool_call=fail class=content detail=no_tool_call"
     assert found.lines["context_length"] == f"context_length=pass declared={CONTEXT}"
-    assert {name for name, check in found.checks.items() if check.status == "pass"} == USUAL - {"tool_call"}
+    passed = {name for name, check in found.checks.items() if check.status == "pass"}
+    assert passed == USUAL - {"tool_call"}, found.lines
     assert (found.report.verdict, found.report.exit_code) == ("fail", 1)
 
 
