@@ -28,6 +28,7 @@ FLOOR_APPENDS: Final = 400
 LANES: Final = 100_000
 PICKS: Final = 2_000
 _AGENT: Final = "agent:scribe"
+_ONE: Final = leases.Wanted((_AGENT,), "bench", burst=20, lanes=1)
 _ACTOR: Final = Actor(principal="operator:local", role="operator")
 _BODY: Final = (
     "Please look at the hives in the north field when you have a minute, and tell me how they are. " * 2
@@ -160,7 +161,7 @@ def _fill(tx: HiveTx, broker: Broker, start: int) -> None:
 
 def _timed_take(tx: HiveTx, broker: Broker) -> float:
     begun = time.perf_counter()
-    granted = leases.take(tx, broker.rules, (_AGENT,), holder="bench", burst=20, lanes=1)
+    (granted,) = leases.take_all(tx, broker.rules, (_ONE,))
     took = time.perf_counter() - begun
     assert granted.leases
     return took

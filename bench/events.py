@@ -1,8 +1,7 @@
-"""From a person's words at the connector to the envelope on the hive's disk, through the real processes.
+"""From an event at the connector to the envelope on the hive's disk, through the real processes.
 
-The words come over one real web socket of a real connector; a real gateway carries them; the daemon's message
-half stores them. Rates are of messages that came to `delivered` in the chat: that is said when the gateway has
-acknowledged, which it does when the hive has synced. Times one by one end when the hive has synced.
+The events come to a platform of the bench's own in the real connector, as a webhook would bring them; a real
+gateway carries them; the daemon's message half stores them. An event is in flight until the hive has synced it.
 Beside it: the echo of the frame that goes between connector and gateway, with as many in flight.
 """
 
@@ -11,22 +10,21 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
-import aiohttp
-import msgspec
-
+from bench.chat_end import WARM_S, ChatEnd, chat_end
+from bench.connector_half import NO, OK
 from bench.floor import Echo, append_times, echo_server
-from bench.frames import TEXT, inbound_line
+from bench.frames import event_lines, inbound_line
 from bench.hive_half import STAMP
 from bench.measure import Effort, Row, percentile, ratio_of
 from bench.processes import cpu_s, python, scratch, started
-from bench.websocket import NearSocket, dial
 from skep.foundation.errors import SkepError
 from skep.foundation.paths import Home
 from skep.foundation.rpc import connect
@@ -35,124 +33,128 @@ from skep.wire.control.base import NoArgs
 
 __all__ = ["rows"]
 
-WARM_S: Final = 0.5
 ENDS_WITHIN_S: Final = 10.0
 BLOCKS: Final = 10
 BLOCK: Final = 25
+CHAT_IN_FLIGHT: Final = 64
+MADE_PER_S: Final = 40_000
+"""How many events are made ahead for each second of measuring; more are made when they run out."""
 _RATE_MARKS: Final = {64: (0.02, 0.045, 0.07), 512: (0.04, 0.08, 0.12)}
 
 
-class _Told(msgspec.Struct):
-    """What of a web chat event is needed here."""
+class _Near(asyncio.Protocol):
+    """The driver's end: sends lines that were made before, counts what comes of them, and reads nothing.
 
-    t: str
-    id: str = ""
-    message: Any = None
-    state: str = ""
-    problem: str = ""
+    An event is in flight until the hive has synced it. Its platform is told later, when its gateway has
+    acknowledged it and the connector has forgotten it: all of that goes on while further events are sent.
 
+    Attributes:
+        synced: Events that the hive has synced.
+    """
 
-_told: Final = msgspec.json.Decoder(_Told)
+    def __init__(self) -> None:
+        self.synced = 0
+        self.synced_at_s = 0.0
+        self._sent = 0
+        self._heard_bytes = 0
+        self._is_refused = False
+        self._is_feeding = False
+        self._lines: list[bytes] = []
+        self._at = 0
+        self._settled: Final = asyncio.Event()
+        self._transport: asyncio.WriteTransport
+
+    def feed(self, *, in_flight: int, span_s: float) -> None:
+        """Keep so many events under way."""
+        self._lines, self._at = event_lines(int(MADE_PER_S * span_s)), 0
+        self._is_feeding = True
+        self._send(in_flight)
+
+    async def drain(self) -> None:
+        """Send no more, and wait until all is done."""
+        self._is_feeding = False
+        await self._until_settled()
+
+    async def send_one(self) -> None:
+        """Send one event and wait until all is done."""
+        if self._at == len(self._lines):
+            self._lines, self._at = event_lines(BLOCKS * BLOCK), 0
+        self._send(1)
+        await self._until_settled()
+
+    def close(self) -> None:
+        """Hang up."""
+        self._transport.abort()
+
+    def hear_of_sync(self, at_s: float, count: int) -> None:
+        """The hive has synced `count` messages; those of the web chat are not ours."""
+        if self.synced + count > self._sent:
+            return
+        self.synced += count
+        self.synced_at_s = at_s
+        if self._is_feeding:
+            self._send(count)
+        self._look()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.WriteTransport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._is_refused = self._is_refused or NO[:1] in data
+        self._heard_bytes += len(data)
+        self._look()
+
+    def _look(self) -> None:
+        if self._is_refused or (self.synced == self._sent and self._heard_bytes == self._sent * len(OK)):
+            self._settled.set()
+
+    def _send(self, count: int) -> None:
+        if self._at + count > len(self._lines):
+            self._lines, self._at = event_lines(MADE_PER_S), 0
+        self._transport.write(b"".join(self._lines[self._at : self._at + count]))
+        self._at += count
+        self._sent += count
+        self._settled.clear()
+
+    async def _until_settled(self) -> None:
+        async with asyncio.timeout(ENDS_WITHIN_S):
+            await self._settled.wait()
+        if self._is_refused:
+            raise RuntimeError("the path refused an event")
 
 
 @dataclass(slots=True)
 class _Path:
-    """The running processes, and a socket of the chat."""
+    """The running processes, and both ways into them."""
 
     pids: dict[str, int]
-    conversations: list[bytes]
-    stamps: int
-    socket: NearSocket | None = None
-    count: int = 0
-    is_feeding: bool = False
-    problems: list[str] = field(default_factory=list[str])
-    _by_id: dict[str, int] = field(default_factory=dict[str, int])
-    _by_message: dict[str, int] = field(default_factory=dict[str, int])
-    _early: set[str] = field(default_factory=set[str])
-    _number: int = 0
-    _idle: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def say(self, place: int) -> None:
-        """Send one message in conversation `place`."""
-        self._number += 1
-        client_id = f"b-{self._number}"
-        self._by_id[client_id] = place
-        assert self.socket is not None
-        self.socket.send(
-            b'{"t":"send","id":"%b","conversation":"%b","reply_to":null,"text":"%b"}'
-            % (client_id.encode(), self.conversations[place], TEXT.encode())
-        )
-
-    def hear(self, data: bytes) -> None:
-        """Take one event; a message that is in the hive makes room for the next."""
-        told = _told.decode(data)
-        if told.t == "stored":
-            place = self._by_id.pop(told.id)
-            if told.message in self._early:
-                self._early.discard(told.message)
-                self._arrived(place)
-            else:
-                self._by_message[told.message] = place
-        elif told.t == "state" and told.state == "delivered":
-            place = self._by_message.pop(told.message, None)
-            if place is None:
-                self._early.add(told.message)
-            else:
-                self._arrived(place)
-        elif told.t == "error" or told.state == "failed":
-            self.problems.append(told.problem or told.state)
-
-    def _arrived(self, place: int) -> None:
-        self.count += 1
-        if self.is_feeding:
-            self.say(place)
-        elif not self._by_id and not self._by_message:
-            self._idle.set()
+    near: _Near
+    chat: ChatEnd
 
     async def rate(self, *, in_flight: int, span_s: float) -> tuple[float, dict[str, float]]:
         """Return events a second, and CPU seconds per event by process."""
-        self.is_feeding = True
-        for place in range(in_flight):
-            self.say(place)
+        near = self.near
+        near.feed(in_flight=in_flight, span_s=WARM_S + span_s)
         await asyncio.sleep(WARM_S)
-        before, begun = self.count, time.perf_counter()
+        before, begun, driver = near.synced, time.perf_counter(), time.process_time()
         cpu = {name: cpu_s(pid) for name, pid in self.pids.items()}
         await asyncio.sleep(span_s)
-        done, took = self.count - before, time.perf_counter() - begun
-        used = {name: (cpu_s(pid) - cpu[name]) / max(1, done) for name, pid in self.pids.items()}
-        await self._drain()
+        done, took = max(1, near.synced - before), time.perf_counter() - begun
+        used = {name: (cpu_s(pid) - cpu[name]) / done for name, pid in self.pids.items()}
+        used["driver"] = (time.process_time() - driver) / done
+        await near.drain()
         return done / took, used
 
     async def times(self, *, count: int) -> tuple[list[float], list[float]]:
-        """Return how long each of `count` events took, one at a time, to the hive and to its tick; in seconds."""
+        """Return how long `count` events took, one at a time, to the hive and to their answers; in seconds."""
         to_hive: list[float] = []
-        to_tick: list[float] = []
-        self._read_stamps()
+        to_answer: list[float] = []
         for _ in range(count):
             begun = time.monotonic()
-            self._idle.clear()
-            self.say(0)
-            async with asyncio.timeout(ENDS_WITHIN_S):
-                await self._idle.wait()
-            to_tick.append(time.monotonic() - begun)
-            to_hive.append(self._read_stamps()[-1] - begun)
-        return to_hive, to_tick
-
-    def _read_stamps(self) -> list[float]:
-        """Return when the hive synced what it has told of since the last call."""
-        data = b""
-        with suppress(BlockingIOError):
-            while more := os.read(self.stamps, 65_536):
-                data += more
-        return [stamp for (stamp,) in STAMP.iter_unpack(data)]
-
-    async def _drain(self) -> None:
-        self._idle.clear()
-        self.is_feeding = False
-        async with asyncio.timeout(ENDS_WITHIN_S):
-            await self._idle.wait()
-        if self.problems:
-            raise RuntimeError(f"the path refused: {self.problems[0]}")
+            await self.near.send_one()
+            to_answer.append(time.monotonic() - begun)
+            to_hive.append(self.near.synced_at_s - begun)
+        return to_hive, to_answer
 
 
 async def rows(effort: Effort) -> list[Row]:
@@ -161,12 +163,13 @@ async def rows(effort: Effort) -> list[Row]:
     reading: dict[int, list[float]] = {64: [], 512: []}
     ours: dict[int, list[float]] = {64: [], 512: []}
     cpu: dict[int, list[dict[str, float]]] = {64: [], 512: []}
+    chats: list[float] = []
     floors: list[float] = []
     medians: list[float] = []
     tails: list[float] = []
-    ticks: list[float] = []
+    answers: list[float] = []
     with scratch() as where:
-        async with _path(where, conversations=512) as path, echo_server(where) as echo:
+        async with _path(where) as path, echo_server(where) as echo:
             line = inbound_line(1)
             for _ in range(effort.rounds):
                 for in_flight in (64, 512):
@@ -178,21 +181,24 @@ async def rows(effort: Effort) -> list[Row]:
                     rate, used = await path.rate(in_flight=in_flight, span_s=span_s)
                     ours[in_flight].append(rate)
                     cpu[in_flight].append(used)
+                chats.append(await path.chat.rate(span_s=effort.span_s / 2))
                 singles = await _singles(path, echo, where, line)
                 floors.append(percentile(singles.echoed, 50) + percentile(singles.appended, 50))
                 medians.append(percentile(singles.to_hive, 50))
                 tails.append(percentile(singles.to_hive, 99))
-                ticks.append(percentile(singles.to_tick, 50))
+                answers.append(percentile(singles.to_answer, 50))
     made = [
         _rate_row(
             in_flight, ours[in_flight], echoes[in_flight], reading[in_flight], cpu[in_flight], len(line)
         )
         for in_flight in (64, 512)
     ]
-    tick = f"to its second tick in the chat: p50 {ratio_of(ticks).median * 1e3:.2f} ms"
+    chat = f"; through the web chat: {ratio_of(chats).median:,.0f}/s"
+    answer = f"to the platform's word that it is delivered: p50 {ratio_of(answers).median * 1e3:.2f} ms"
     return [
-        *made,
-        _time_row("p50", medians, floors, (3, 1.8, 1.2), note=tick),
+        replace(made[0], note=made[0].note + chat),
+        *made[1:],
+        _time_row("p50", medians, floors, (3, 1.8, 1.2), note=answer),
         _time_row("p99", tails, floors, (10, 4, 2.5), note=""),
     ]
 
@@ -204,7 +210,7 @@ class _Singles:
     echoed: list[float] = field(default_factory=list[float])
     appended: list[float] = field(default_factory=list[float])
     to_hive: list[float] = field(default_factory=list[float])
-    to_tick: list[float] = field(default_factory=list[float])
+    to_answer: list[float] = field(default_factory=list[float])
 
 
 async def _singles(path: _Path, echo: Echo, where: Path, line: bytes) -> _Singles:
@@ -213,9 +219,9 @@ async def _singles(path: _Path, echo: Echo, where: Path, line: bytes) -> _Single
     for _ in range(BLOCKS):
         singles.echoed += await echo.times(line, count=BLOCK)
         singles.appended += append_times(where, count=BLOCK)
-        to_hive, to_tick = await path.times(count=BLOCK)
+        to_hive, to_answer = await path.times(count=BLOCK)
         singles.to_hive += to_hive
-        singles.to_tick += to_tick
+        singles.to_answer += to_answer
     return singles
 
 
@@ -266,8 +272,8 @@ def _time_row(
 
 
 @asynccontextmanager
-async def _path(where: Path, *, conversations: int) -> AsyncIterator[_Path]:
-    """Start all processes, sign in, and open a socket."""
+async def _path(where: Path) -> AsyncIterator[_Path]:
+    """Start all processes, and open both ways in."""
     home = Home(where / "home")
     home.prepare()
     env = {
@@ -277,11 +283,12 @@ async def _path(where: Path, *, conversations: int) -> AsyncIterator[_Path]:
     }
     async with AsyncExitStack() as stack:
 
-        def run(name: str, command: list[str], stdout: int | None = None) -> int:
-            process = started(command, log=where / f"{name}.log", env=env, stdout=stdout)
-            return stack.enter_context(process).pid
+        def run(name: str, command: list[str], stdout: int | None = None) -> subprocess.Popen[bytes]:
+            return stack.enter_context(started(command, log=where / f"{name}.log", env=env, stdout=stdout))
 
-        pids = {"connector": run("connector", python("skep", "connector", "serve"))}
+        connector = run("connector", python("bench.connector_half"), stdout=subprocess.PIPE)
+        assert connector.stdout is not None
+        bench_port = int(await asyncio.to_thread(connector.stdout.readline))
         edge = await stack.enter_async_context(_calling(home))
         made = await edge.call(
             control.GATEWAY_ENSURE, control.GatewayEnsureArgs(gateway_id="gw-local", tenant="local")
@@ -292,21 +299,29 @@ async def _path(where: Path, *, conversations: int) -> AsyncIterator[_Path]:
         stamps, told = os.pipe()
         stack.callback(os.close, stamps)
         os.set_blocking(stamps, False)
-        pids["hive"] = run("hive", python("bench.hive_half"), stdout=told)
+        hive = run("hive", python("bench.hive_half"), stdout=told)
         os.close(told)
-        pids["gateway"] = run("gateway", python("skep", "gateway", "run"))
+        gateway = run("gateway", python("skep", "gateway", "run"))
         async with asyncio.timeout(ENDS_WITHIN_S):
             while not any(g.connected for g in (await edge.call(control.STATUS_GET, NoArgs())).gateways):
                 await asyncio.sleep(0.05)
         code = (await edge.call(control.WEB_CODE, control.WebCodeArgs())).code
-        port = json.loads(home.ports.read_bytes())["chat"]
-        token, chats = await _sign_in(f"http://127.0.0.1:{port}", code, conversations)
-        path = _Path(pids=pids, conversations=chats, stamps=stamps)
-        path.socket = await dial(port, "/api/socket", token=token, on_message=path.hear)
-        path.socket.send(b'{"t":"resume","n":-1}')
-        await asyncio.sleep(0.2)
-        yield path
-        path.socket.close()
+        chat = await chat_end(json.loads(home.ports.read_bytes())["chat"], code, conversations=CHAT_IN_FLIGHT)
+        stack.callback(chat.close)
+        loop = asyncio.get_running_loop()
+        _, near = await loop.create_connection(_Near, "127.0.0.1", bench_port)
+        stack.callback(near.close)
+        loop.add_reader(stamps, _read_stamps, stamps, near)
+        stack.callback(loop.remove_reader, stamps)
+        pids = {"connector": connector.pid, "hive": hive.pid, "gateway": gateway.pid}
+        yield _Path(pids=pids, near=near, chat=chat)
+
+
+def _read_stamps(stamps: int, near: _Near) -> None:
+    """Pass on what the hive has told of since the last time: whole stamps, as a pipe gives them."""
+    with suppress(BlockingIOError):
+        for at_s, count in STAMP.iter_unpack(os.read(stamps, STAMP.size * 4_096)):
+            near.hear_of_sync(at_s, count)
 
 
 @asynccontextmanager
@@ -322,15 +337,3 @@ async def _calling(home: Home) -> AsyncIterator[Any]:
         yield caller
     finally:
         caller.close()
-
-
-async def _sign_in(url: str, code: str, conversations: int) -> tuple[str, list[bytes]]:
-    async with aiohttp.ClientSession(url) as http:
-        async with http.post("/api/session", json={"once": code, "bearer": True}) as answer:
-            token: str = (await answer.json())["token"]
-        http.headers["Authorization"] = f"Bearer {token}"
-        made: list[bytes] = []
-        for number in range(conversations):
-            async with http.post("/api/conversations", json={"title": f"bench {number}"}) as answer:
-                made.append((await answer.json())["id"].encode())
-        return token, made

@@ -1,7 +1,8 @@
 """The message half of the daemon in a process of its own, with an agent that never comes to read.
 
 So that a bench of the way in measures the way in: no harness competes for the processors. The time (seconds of
-the monotonic clock, which all processes share) at which a message was synced goes to stdout, 8 bytes each.
+the monotonic clock, which all processes share) at which messages were synced, and how many,
+go to stdout as `STAMP`.
 Run as `python -m bench.hive_half` with `SKEP_HOME` set.
 """
 
@@ -12,7 +13,6 @@ import os
 import struct
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, Final
 
 from skep.broker.broker import Broker
@@ -27,30 +27,50 @@ from skep.wire.control.operator import AgentState
 
 __all__ = ["STAMP"]
 
-STAMP: Final = struct.Struct("d")
+STAMP: Final = struct.Struct("dq")
 STDOUT: Final = 1
+_TELL_AGAIN_S: Final = 0.01
 
 
 class _OneAgent:
     """Which agents there are: one."""
 
     default = "concierge"
+    _card = AgentCard(name="concierge", role="manager")
 
     def names(self) -> tuple[str, ...]:
         return (self.default,)
 
     def get(self, name: str) -> AgentCard | None:
-        return AgentCard(name=name, role="manager") if name == self.default else None
+        return self._card if name == self.default else None
 
     def state(self, name: str) -> AgentState:
         return "up"
 
 
-def _synced(kind: str, data: Mapping[str, Any]) -> None:
-    """Tell when a message was synced; while nobody reads, nobody is told."""
-    if kind == "delivery":
-        with suppress(BlockingIOError):
-            os.write(STDOUT, STAMP.pack(time.monotonic()))
+class _Stamps:
+    """Tells how many messages were synced, and when: once for all of a turn of the loop."""
+
+    def __init__(self) -> None:
+        self._at_s = 0.0
+        self._count = 0
+
+    def synced(self, kind: str, data: Mapping[str, Any]) -> None:
+        """Take a change of the broker."""
+        if kind != "delivery":
+            return
+        if not self._count:
+            self._at_s = time.monotonic()
+            asyncio.get_running_loop().call_soon(self._tell)
+        self._count += 1
+
+    def _tell(self) -> None:
+        try:
+            os.write(STDOUT, STAMP.pack(self._at_s, self._count))
+        except BlockingIOError:  # nobody reads just now
+            asyncio.get_running_loop().call_later(_TELL_AGAIN_S, self._tell)
+        else:
+            self._count = 0
 
 
 def _ignore(kind: str, data: dict[str, Any]) -> None:
@@ -61,7 +81,7 @@ async def _main(stop: asyncio.Event) -> int | None:
     home = default_home()
     settings = load(home)
     agents = _OneAgent()
-    broker = await Broker.open(home.hive_db, clock=SYSTEM_CLOCK, on_change=_synced)
+    broker = await Broker.open(home.hive_db, clock=SYSTEM_CLOCK, on_change=_Stamps().synced)
     messages = Messages(
         broker=broker, home=home, clock=SYSTEM_CLOCK, agents=agents, emit=_ignore, settings=settings.hive
     )

@@ -17,7 +17,7 @@ from skep.foundation.settings import GatewaySettings
 from skep.gateway.dialer import RelayLink
 from skep.gateway.identity import RelayIdentity
 from skep.wire.relay.actions import GetChatInfo, Send
-from skep.wire.relay.frames import Inbound, InboundAck, InterruptInbound
+from skep.wire.relay.frames import Inbound, InterruptInbound
 
 __all__: list[str] = []
 
@@ -35,7 +35,7 @@ class _Handler:
 
     def on_inbound(self, frame: Inbound) -> None:
         if frame.buffer_id is not None:
-            self.link.send(InboundAck(buffer_id=frame.buffer_id))
+            self.link.acknowledge(frame.buffer_id)
 
     def on_interrupt(self, frame: InterruptInbound) -> None:
         """None comes."""

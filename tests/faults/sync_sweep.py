@@ -22,8 +22,10 @@ import apsw
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import msgspec
+
 from skep.broker.types import Lease
-from skep.hive.door.accept import Arrival, accept, intake_key
+from skep.hive.door.accept import Arrival, accept_all, intake_key
 from skep.store.sqlite.engine import OpenOptions
 from skep.wire.relay.event import decode_event
 from skep.wire.relay.session_key import session_key
@@ -86,17 +88,19 @@ class Platform:
 
 async def arrive(desk: Desk) -> None:
     """Hand in what the person wrote, as the gateway does until it is told that it is stored."""
-    event = decode_event(json.dumps(person_event("hello")).encode())
+    raw = msgspec.Raw(json.dumps(person_event("hello")).encode())
+    event = decode_event(raw)
     arrival = Arrival(
         relay="local",
         key=intake_key("local", event, buffer_id="b-1"),
+        raw=raw,
         event=event,
         session=session_key(event.source),
         command=None,
         runs=False,
         quiet_ms=0,
     )
-    await desk.broker.transact(partial(accept, rules=desk.broker.rules, agents=Team(), arrival=arrival))
+    await desk.broker.transact_each(partial(accept_all, desk.broker.rules, Team()), arrival)
 
 
 async def talk(desk: Desk, directory: Path, *, is_new: bool) -> None:

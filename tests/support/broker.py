@@ -70,6 +70,11 @@ class Desk:
 
         return await self.broker.transact(op)
 
+    async def see(self, who: int, name: str, *, chat: str) -> int:
+        """Note that a person writes in a chat; return its id."""
+        seen = ChatSeen("local", "web", "bot", chat, user_id=name, person=who)
+        return (await self.broker.transact(lambda tx: people.see_chat(tx, self.broker.rules, seen))).id
+
     async def write(
         self,
         who: int,

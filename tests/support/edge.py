@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 
 import aiohttp
 
-from skep.connector.server import run_connector
+from skep.connector.server import OpenPlatform, run_connector
 from skep.foundation.clock import SYSTEM_CLOCK, Clock
 from skep.foundation.paths import Home
 from skep.foundation.rpc import Method, connect
@@ -223,15 +223,18 @@ class Edge:
 
 
 @asynccontextmanager
-async def running_edge(root: Path, *, clock: Clock = SYSTEM_CLOCK, **settings: Any) -> AsyncIterator[Edge]:
-    """Run a connector on `root` while the body runs, and stop it well."""
+async def running_edge(
+    root: Path, *, clock: Clock = SYSTEM_CLOCK, others: Sequence[OpenPlatform] = (), **settings: Any
+) -> AsyncIterator[Edge]:
+    """Run a connector on `root`, with `others` as its further platforms, while the body runs, and stop it well."""
     home = Home(root)
     chosen = ConnectorSettings(listen="127.0.0.1:0", **settings)
     stop = asyncio.Event()
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(aiohttp.ClientSession())
         group = await stack.enter_async_context(asyncio.TaskGroup())
-        task = group.create_task(run_connector(Settings(connector=chosen), home, clock, stop))
+        running = run_connector(Settings(connector=chosen), home, clock, stop, others=others)
+        task = group.create_task(running)
         stack.callback(stop.set)
 
         def port() -> int:

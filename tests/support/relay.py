@@ -162,11 +162,18 @@ class RelayStub:
 
     async def drop(self) -> None:
         """Cut each open connection, without a close frame."""
-        for socket in self.sockets:
-            transport = socket._req.transport if socket._req else None  # pyright: ignore[reportPrivateUsage]
-            if transport is not None:
-                transport.abort()
+        for transport in self._transports():
+            transport.abort()
         self.sockets.clear()
+
+    def stop_reading(self) -> None:
+        """Take nothing more from the connections that are open."""
+        for transport in self._transports():
+            transport.pause_reading()
+
+    def _transports(self) -> list[asyncio.Transport]:
+        requests = [socket._req for socket in self.sockets]  # pyright: ignore[reportPrivateUsage]
+        return [request.transport for request in requests if request and request.transport]
 
     async def close(self, code: int, reason: str = "") -> None:
         """Close each open connection."""

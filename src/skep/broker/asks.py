@@ -23,6 +23,7 @@ __all__ = [
     "cancel",
     "claim",
     "expire",
+    "has_open",
     "list_of",
     "open_ask",
     "tell_seen",
@@ -63,8 +64,24 @@ def open_ask(
     assert message is not None
     session = message[5] or (OPERATOR_INBOX if actor.role == "operator" else f"dm:{message[3]}")
     tx.run("ask_insert", sent.id, actor.principal, session, message[3], rules.time.stamp(), deadline_at)
+    tx.memo.pop(_asked(message[3]), None)
     tx.signals.append(("ask", sent.id, "open"))
     return sent
+
+
+def has_open(tx: HiveTx, target: str) -> bool:
+    """Return whether an ask to `target` is open; that none is stays true until one is put."""
+    key = _asked(target)
+    if key in tx.memo:
+        return False
+    if tx.one("ask_open_to", target) is not None:
+        return True
+    tx.memo[key] = None
+    return False
+
+
+def _asked(target: str) -> tuple[str, str]:
+    return ("asked", target)
 
 
 def answer(

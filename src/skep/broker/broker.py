@@ -49,6 +49,7 @@ from skep.store.sqlite.hive import HIVE_MIGRATIONS, SqliteHiveTx
 __all__ = ["Broker", "OnChange"]
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 OnChange = Callable[[str, Mapping[str, Any]], None]
 """Takes (kind, data) after the commit: `delivery {id, message, lane, recipient, state}`,
@@ -102,6 +103,9 @@ class Broker:
         self.epoch = 0
         self.cut_off: tuple[LostLease, ...] = ()
         self.on_change: OnChange | None = on_change
+        self._send_all: Final = partial(_swapped, ops.send_all, rules)
+        self._take_all: Final = partial(_swapped, leases.take_all, rules)
+        self._ended_all: Final = partial(_swapped, leases.ended_all, rules)
         self._store: SqliteEngine[SqliteHiveTx]
         self._old_at = 0
 
@@ -158,6 +162,10 @@ class Broker:
         """
         return self._store.write(op, may_refuse=may_refuse)
 
+    def transact_each(self, many: Callable[[HiveTx, Sequence[T]], Sequence[R]], item: T) -> asyncio.Future[R]:
+        """Do as `transact` for one of a kind: all that wait run as one; see `SqliteEngine.write_each`."""
+        return self._store.write_each(many, item)
+
     async def view(self, op: Callable[[HiveTx], T]) -> T:
         """Return what `op` reads, from one state of the store. It cannot write."""
         return await self._store.read(op)
@@ -177,9 +185,7 @@ class Broker:
             IdempotencyConflictError, QueueFullError, RateLimitedError: Nothing is stored.
             BusyError: From agents only: too much waits for the disk.
         """
-        return self._store.write(
-            lambda tx: ops.send(tx, self.rules, actor, draft), may_refuse=actor.role in ops.LIMITED
-        )
+        return self._store.write_each(self._send_all, (actor, draft), may_refuse=actor.role in ops.LIMITED)
 
     # Leases. `mailbox` is `agent:NAME` or `door:RELAY`; `holder` names one connection.
 
@@ -191,10 +197,8 @@ class Broker:
         A lane whose head is from a person gives up to `burst` of people's messages; any other head
         comes alone. May be answered before its commit: a lease that is lost so makes nothing wrong.
         """
-        return self._store.write(
-            lambda tx: leases.take(tx, self.rules, mailboxes, holder=holder, burst=burst, lanes=lanes),
-            early=True,
-        )
+        wanted = leases.Wanted(tuple(mailboxes), holder, burst, lanes)
+        return self._store.write_each(self._take_all, wanted, early=True)
 
     async def next(
         self,
@@ -313,19 +317,8 @@ class Broker:
             StaleLeaseError: The lease has ended, and not by this turn.
             TooLargeError: The reply is over 64 KiB.
         """
-        return self._store.write(
-            lambda tx: leases.ended(
-                tx,
-                self.rules,
-                lease_id,
-                fence=fence,
-                turn_id=turn_id,
-                outcome=outcome,
-                reply=reply,
-                code=code,
-                platform_message_ids=platform_message_ids,
-            )
-        )
+        ending = leases.Ending(lease_id, fence, turn_id, outcome, reply, code, platform_message_ids)
+        return self._store.write_each(self._ended_all, ending)
 
     def nack(
         self,
@@ -526,12 +519,18 @@ class Broker:
                 if name not in kept and tx.run("agent_retire", name):
                     for (delivery_id,) in tx.all("deliveries_waiting_of_mailbox", f"agent:{name}"):
                         letters.make_dead(tx, self.rules, delivery_id, reason="retired")
+            tx.forget()
 
         await self._store.write(op)
 
     async def set_agent_state(self, name: str, state: str) -> None:
         """Keep what the supervisor says of an agent."""
-        await self._store.write(lambda tx: tx.run("agent_state", name, state))
+
+        def op(tx: HiveTx) -> None:
+            tx.run("agent_state", name, state)
+            tx.memo.pop(("agent", name), None)
+
+        await self._store.write(op)
 
     async def agent_facts(self) -> Mapping[str, Mapping[str, Any]]:
         """Return what was kept by `set_agent_facts`, by agent, with `role` and `state`."""
@@ -609,6 +608,13 @@ class Broker:
                 kind = signal[0]
                 self.on_change(kind, dict(zip(_CHANGE_FIELDS[kind], signal[1:], strict=True)))
         self.doorbells.ring(bells)
+
+
+def _swapped(
+    many: Callable[[HiveTx, Rules, Sequence[T]], Sequence[R]], rules: Rules, tx: HiveTx, items: Sequence[T]
+) -> Sequence[R]:
+    """Call `many` with its rules: a function of a transaction and items is left."""
+    return many(tx, rules, items)
 
 
 async def _wait(bell: asyncio.Event, timeout_s: float) -> None:

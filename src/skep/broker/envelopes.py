@@ -10,12 +10,14 @@ from typing import Any, Final
 
 import msgspec
 
+from skep.broker import lanes
 from skep.broker.errors import StaleLeaseError
+from skep.broker.lanes import Lane
 from skep.broker.rules import Rules
 from skep.broker.types import BROADCAST_HINT, Attachment, Effect, Envelope, Pending, Route, Urgency
 from skep.store.ports import HiveTx, Row
 
-__all__ = ["envelope_of", "pending_of", "reply_key_of", "route_of"]
+__all__ = ["Hints", "envelope_of", "pending_of", "reply_key_of", "route_of"]
 
 _URGENCY: Final[Sequence[Urgency]] = ("normal", "soon", "interrupt")
 _attachments: Final = msgspec.json.Decoder(tuple[Attachment, ...])
@@ -52,12 +54,13 @@ def envelope_of(
         attachments,
         origin,
         created_at,
-        message_chat,
+        _message_chat,
         _,
         reply_key,
         answers,
         choices,
         late,
+        _failures,
     ) = row
     route = None
     if chat is not None:
@@ -67,9 +70,28 @@ def envelope_of(
             reply_key = f"{reply_key}:{requeued + 1}"
         repeat = shown_turn is not None
         route = route_of(tx, chat, answers=_texts.decode(answers) if answers else (), repeat=repeat)
-    elif message_chat is None:
-        reply_key = None
     attempt += 1
+    facts: dict[str, Any] = {}
+    if urgency:
+        facts["urgency"] = _URGENCY[int(urgency)]
+    if broadcast:
+        facts.update(broadcast=True, hint=BROADCAST_HINT)
+    if attempt > 1:
+        facts["redelivered"] = True
+    if shown_turn is not None and chat is None:
+        facts["prior_effects"] = _effects(tx, shown_turn)
+    if attachments:
+        facts["attachments"] = _attachments.decode(attachments)
+    if origin:
+        facts["origin"] = _object.decode(origin)
+    if choices:
+        facts["choices"] = _texts.decode(choices)
+    if late:
+        facts["late"] = True
+    if chat is not None:
+        facts.update(route=route, reply_key=reply_key)
+        if sender.startswith("agent:"):
+            facts["agent"] = sender[6:]
     return Envelope(
         id=message_id,
         delivery_id=delivery_id,
@@ -84,19 +106,8 @@ def envelope_of(
         created_at=created_at,
         age_ms=max(0, now - created_at),
         in_reply_to=in_reply_to,
-        attachments=_attachments.decode(attachments) if attachments else (),
-        urgency=_URGENCY[int(urgency)],
         deadline_at=deadline_at,
-        origin=_object.decode(origin) if origin else None,
-        broadcast=bool(broadcast),
-        hint=BROADCAST_HINT if broadcast else None,
-        redelivered=attempt > 1,
-        prior_effects=_effects(tx, shown_turn) if shown_turn is not None and chat is None else (),
-        choices=_texts.decode(choices) if choices else (),
-        late=bool(late),
-        route=route,
-        reply_key=reply_key if chat is not None else None,
-        agent=sender[6:] if chat is not None and sender.startswith("agent:") else None,
+        **facts,
     )
 
 
@@ -126,19 +137,39 @@ def route_of(tx: HiveTx, chat: int, *, answers: tuple[str, ...] = (), repeat: bo
     )
 
 
-def pending_of(tx: HiveTx, rules: Rules, *, lane: int, mailbox: str, in_lane: int, elsewhere: int) -> Pending:
+def pending_of(tx: HiveTx, rules: Rules, lane: Lane, *, elsewhere: int) -> Pending:
     """Return what else waits, for the holder of a lane; in other lanes only what can be taken. Hive, section 6.2."""
-    if in_lane > 0:
-        names = [row[0] for row in tx.all("pending_from", lane)]
-        oldest = [row[0] for row in tx.all("pending_oldest", lane)]
+    if lane.ready_n > 0:
+        names = [row[0] for row in tx.all("pending_from", lane.id)]
+        oldest = [row[0] for row in tx.all("pending_oldest", lane.id)]
     elif elsewhere:
-        heads = tx.all("pending_elsewhere", mailbox, lane)
+        heads = tx.all("pending_elsewhere", lane.mailbox)
         names = list(dict.fromkeys(row[0] for row in heads))
         oldest = [row[1] for row in heads]
     else:
         return Pending()
     age = max(0, rules.time.stamp() - min(oldest)) if oldest else 0
-    return Pending(lane=in_lane, other_lanes=elsewhere, oldest_age_ms=age, from_=tuple(names))
+    return Pending(lane=lane.ready_n, other_lanes=elsewhere, oldest_age_ms=age, from_=tuple(names))
+
+
+class Hints:
+    """The hints of leases that are granted together: what waits in other lanes is the same for all of a mailbox."""
+
+    def __init__(self, tx: HiveTx, rules: Rules) -> None:
+        self._tx: Final = tx
+        self._rules: Final = rules
+        self._elsewhere: Final[dict[str, Pending]] = {}
+
+    def of(self, lane: Lane) -> Pending:
+        """Return what else waits for the holder of `lane`."""
+        elsewhere = lanes.waiting(self._tx, lane.mailbox)
+        if lane.ready_n > 0 or not elsewhere:
+            return pending_of(self._tx, self._rules, lane, elsewhere=elsewhere)
+        known = self._elsewhere.get(lane.mailbox)
+        if known is None:
+            known = pending_of(self._tx, self._rules, lane, elsewhere=elsewhere)
+            self._elsewhere[lane.mailbox] = known
+        return known
 
 
 def _effects(tx: HiveTx, turn_id: str) -> tuple[Effect, ...]:

@@ -6,15 +6,18 @@ Every step checks the state it leaves, the lease and the fence, inside one trans
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import attrgetter
 from typing import Final
 
 import msgspec
 
-from skep.broker import asks, letters, rights
-from skep.broker.envelopes import envelope_of, pending_of, reply_key_of, route_of
+from skep.broker import asks, lanes, letters, rights
+from skep.broker.envelopes import Hints, envelope_of, pending_of, reply_key_of, route_of
 from skep.broker.errors import NoTurnError, StaleLeaseError, TooLargeError
-from skep.broker.ops import OUT, URGENCY, insert_message, send, to_chat
+from skep.broker.lanes import INTERRUPT, Lane
+from skep.broker.ops import OUT, insert_message, send, to_chat
 from skep.broker.rules import Rules
 from skep.broker.types import (
     SYSTEM,
@@ -32,7 +35,20 @@ from skep.broker.types import (
 )
 from skep.store.ports import HiveTx, Row
 
-__all__ = ["ended", "hold", "lose", "more", "more_of_turn", "nack", "renew", "resume", "started", "take"]
+__all__ = [
+    "Ending",
+    "Wanted",
+    "ended_all",
+    "hold",
+    "lose",
+    "more",
+    "more_of_turn",
+    "nack",
+    "renew",
+    "resume",
+    "started",
+    "take_all",
+]
 
 BATCH_BYTES: Final = 1 << 20
 """A batch of envelopes stops here, encoded, with at least one. Control protocol, section 3."""
@@ -45,52 +61,50 @@ STOPPED: Final = "(stopped)"
 _GIVEN_UP: Final = "I could not finish this: the attempt failed several times. The operator can see why."
 
 
-def take(
-    tx: HiveTx, rules: Rules, mailboxes: Sequence[str], *, holder: str, burst: int, lanes: int
-) -> Granted:
-    """Lease up to `lanes` lanes that are ready; see `Broker.take`."""
+class Wanted(msgspec.Struct, frozen=True):
+    """One request for leases: of these mailboxes, up to so many lanes.
+
+    Attributes:
+        holder: The connection that gets them.
+        burst: Most of people's messages that one lease carries.
+    """
+
+    mailboxes: Sequence[str]
+    holder: str
+    burst: int
+    lanes: int
+
+
+def take_all(tx: HiveTx, rules: Rules, wanted: Sequence[Wanted]) -> list[Granted]:
+    """Lease what is ready to each, see `Broker.take`; who comes first is served first."""
     now = rules.time.steady()
-    leases: list[Lease] = []
-    room = BATCH_BYTES
-    for mailbox in mailboxes:
-        while len(leases) < lanes and room > 0 and (row := tx.one("lane_pick", mailbox, now)) is not None:
-            lease, weight = _grant(
-                tx, rules, row, mailbox=mailbox, holder=holder, burst=burst, now=now, room=room
-            )
-            leases.append(lease)
-            room -= weight
-    if leases:
-        return Granted(leases=tuple(leases))
-    next_at: int | None = None
-    for mailbox in mailboxes:
-        found = tx.one("lane_next_at", mailbox)
-        if found is not None and found[0] is not None:
-            next_at = found[0] if next_at is None else min(next_at, found[0])
-    return Granted(ready_in_ms=None if next_at is None else max(1, next_at - now))
+    granted: list[Granted] = []
+    for mailboxes, asking in _by_mailboxes(wanted):
+        granted += _take(tx, rules, mailboxes, asking, now=now)
+    return granted
 
 
 def started(tx: HiveTx, rules: Rules, lease_id: str, *, fence: int, turn_id: str) -> Started:
     """Mark what was leased as shown; see `Broker.started`."""
     lane = _leased(tx, lease_id, fence)
-    if lane[8] is not None and lane[8] != turn_id:
+    if lane.turn_id is not None and lane.turn_id != turn_id:
         raise StaleLeaseError("another turn has begun with this lease")
     held = _held(tx, lane)
-    if lane[8] is None:
-        tx.run("lane_start", lane[0], turn_id)
-        tx.run("deliveries_show", lane[0], turn_id)
     if not held:
         raise StaleLeaseError("the lease holds nothing")
+    if lane.turn_id is None:
+        lanes.start(tx, lane, held, turn_id=turn_id)
     for row in held:
-        tx.signals.append(("delivery", row[0], row[4], lane[0], lane[1], "shown"))
+        tx.signals.append(("delivery", row[0], row[4], lane.id, lane.recipient, "shown"))
     head = held[0]
     route = None
     shown = _platform_ids(held)
-    if lane[1].startswith("agent:") and _is_from_chat(head):
+    if lane.recipient.startswith("agent:") and _is_from_chat(head):
         route = route_of(tx, head[8], answers=shown)
     return Started(
-        lane=lane[0],
-        recipient=lane[1],
-        session=lane[2],
+        lane=lane.id,
+        recipient=lane.recipient,
+        session=lane.session,
         reply_key=reply_key_of(head[4], requeued=head[11]),
         route=route,
         shown=shown,
@@ -102,28 +116,22 @@ def more(
 ) -> tuple[tuple[Envelope, ...], Pending]:
     """Give further envelopes of the lane to the running turn; see `Broker.more`."""
     lane = _leased(tx, lease_id, fence)
-    lane_id, recipient, session, mailbox, turn_id = lane[0], lane[1], lane[2], lane[3], lane[8]
-    if turn_id is None:
+    if lane.turn_id is None:
         raise NoTurnError("the turn has not begun")
     now = rules.time.stamp()
-    ready_n = lane[9]
-    if call_id is not None and call_id == lane[13]:
-        rows = tx.all("envelopes_held", lane_id, lane[14])
+    if call_id is not None and call_id == lane.call_id:
+        rows = tx.all("envelopes_held", lane.id, lane.call_seq)
         # They went out before: the attempt they carry is the one that is counted already.
         rows = [(*row[:5], row[5] - 1, None, *row[7:]) for row in rows]
     else:
-        rows, _ = _fitting(tx.all("envelopes_ready", lane_id, limit), BATCH_BYTES)
+        rows, _ = _fitting(tx.all("envelopes_ready", lane.id, limit), BATCH_BYTES)
         for row in rows:
-            tx.run("delivery_show_more", row[0], lease_id, turn_id)
-            tx.signals.append(("delivery", row[0], row[8], lane_id, recipient, "shown"))
+            tx.run("delivery_show_more", row[0], lease_id, lane.turn_id)
+            tx.signals.append(("delivery", row[0], row[8], lane.id, lane.recipient, "shown"))
         if rows:
-            tx.run("lane_take_more", lane_id, len(rows), call_id, rows[0][1])
-            ready_n -= len(rows)
-    envelopes = tuple(envelope_of(tx, row, to=recipient, session=session, now=now) for row in rows)
-    waiting = tx.one("mailbox_waiting", mailbox)
-    return envelopes, pending_of(
-        tx, rules, lane=lane_id, mailbox=mailbox, in_lane=ready_n, elsewhere=waiting[0] if waiting else 0
-    )
+            lanes.took_more(tx, lane, len(rows), call_id=call_id, call_seq=rows[0][1])
+    envelopes = tuple(envelope_of(tx, row, to=lane.recipient, session=lane.session, now=now) for row in rows)
+    return envelopes, pending_of(tx, rules, lane, elsewhere=lanes.waiting(tx, lane.mailbox))
 
 
 def more_of_turn(
@@ -135,12 +143,14 @@ def more_of_turn(
         NotFoundError: The lane is not the actor's.
         NoTurnError: No turn runs there, or another one.
     """
-    row = tx.one("lane", actor.lane) if actor.lane is not None else None
-    if actor.lane is not None and (row is None or row[1] != actor.principal):
+    lane = lanes.find(tx, actor.lane) if actor.lane is not None else None
+    if actor.lane is not None and (lane is None or lane.recipient != actor.principal):
         raise rights.missing()
-    if row is None or row[8] is None or (actor.turn_id is not None and row[8] != actor.turn_id):
+    if lane is None or lane.lease_id is None or lane.turn_id is None:
         raise NoTurnError("no turn runs here")
-    return more(tx, rules, row[5], fence=row[6], limit=limit, call_id=call_id)
+    if actor.turn_id is not None and lane.turn_id != actor.turn_id:
+        raise NoTurnError("no turn runs here")
+    return more(tx, rules, lane.lease_id, fence=lane.fence, limit=limit, call_id=call_id)
 
 
 def renew(tx: HiveTx, rules: Rules, lease_id: str, *, fence: int) -> int:
@@ -151,48 +161,67 @@ def renew(tx: HiveTx, rules: Rules, lease_id: str, *, fence: int) -> int:
     return until
 
 
-def ended(
-    tx: HiveTx,
-    rules: Rules,
-    lease_id: str,
-    *,
-    fence: int,
-    turn_id: str,
-    outcome: Outcome,
-    reply: Reply | None,
-    code: str | None,
-    platform_message_ids: Sequence[str],
-) -> Ended:
-    """Close a turn; see `Broker.ended`."""
-    lane = tx.one("lane", _lane_id(lease_id))
-    if lane is None or lane[5] != lease_id or lane[6] != fence:
+class Ending(msgspec.Struct, frozen=True):
+    """How a turn is said to have ended; see `Broker.ended`."""
+
+    lease_id: str
+    fence: int
+    turn_id: str
+    outcome: Outcome
+    reply: Reply | None = None
+    code: str | None = None
+    platform_message_ids: Sequence[str] = ()
+
+
+def ended_all(tx: HiveTx, rules: Rules, endings: Sequence[Ending]) -> list[Ended]:
+    """Close turns, in order; see `Broker.ended`. What they held and where is written together."""
+    closing = _Closing([], [])
+    results = [_ended(tx, rules, ending, closing) for ending in endings]
+    tx.many("delivery_done", closing.done)
+    lanes.write_released(tx, closing.released)
+    return results
+
+
+class _Closing(msgspec.Struct):
+    """What is still to be written of turns that ended: rows of `delivery_done`, and lanes."""
+
+    done: list[tuple[int, int, str]]
+    released: list[Lane]
+
+
+def _ended(tx: HiveTx, rules: Rules, ending: Ending, closing: _Closing) -> Ended:
+    turn_id, outcome = ending.turn_id, ending.outcome
+    lane = lanes.find(tx, _lane_id(ending.lease_id))
+    if lane is None or lane.lease_id != ending.lease_id or lane.fence != ending.fence:
         return _ended_before(tx, lane, turn_id)
-    if lane[8] is not None and lane[8] != turn_id:
+    if lane.turn_id is not None and lane.turn_id != turn_id:
         raise StaleLeaseError("another turn has begun with this lease")
     held = _held(tx, lane)
-    of_chat = lane[2] == OUT and lane[1].startswith("chat:")
-    if outcome == "cancelled" and lane[8] is None:
-        nack(tx, rules, lease_id, fence=fence, delivery_ids=(), delay_ms=0, reason="cancelled")
-        return Ended(released=True, lane=lane[0], recipient=lane[1])
+    of_chat = lane.session == OUT and lane.recipient.startswith("chat:")
+    if outcome == "cancelled" and lane.turn_id is None:
+        _give_back(tx, rules, lane, held, delay_ms=0, reason="cancelled")
+        return Ended(released=True, lane=lane.id, recipient=lane.recipient)
     if outcome not in ("ok", "cancelled"):
-        return _failed(tx, rules, lane, held, outcome=outcome, of_chat=of_chat, code=code)
+        return _failed(tx, rules, lane, held, outcome=outcome, of_chat=of_chat, code=ending.code)
     message_id = reply_to = None
     if of_chat:
-        for platform_id in platform_message_ids if held else ():
+        for platform_id in ending.platform_message_ids if held else ():
             tx.run("said_put", held[0][8], platform_id, held[0][4])
     elif held:
+        reply = ending.reply
         body = _text_of(rules, reply, outcome)
         message_id, reply_to = _reply(tx, rules, lane, held, turn_id=turn_id, body=body, reply=reply)
         asks.tell_seen(tx, rules, held)
     now = rules.time.stamp()
-    tx.run("deliveries_done", lane[0], now, turn_id, _state(lane))
     for row in held:
-        tx.signals.append(("delivery", row[0], row[4], lane[0], lane[1], "done"))
-    _release(tx, rules, lane, back=0, turn_id=turn_id, reply=message_id)
+        closing.done.append((row[0], now, turn_id))
+        tx.signals.append(("delivery", row[0], row[4], lane.id, lane.recipient, "done"))
+    _free(tx, rules, lane, back=0, turn_id=turn_id, reply=message_id)
+    closing.released.append(lane)
     return Ended(
         released=True,
-        lane=lane[0],
-        recipient=lane[1],
+        lane=lane.id,
+        recipient=lane.recipient,
         message_id=message_id,
         reply_to=reply_to,
         envelopes=len(held),
@@ -212,14 +241,12 @@ def nack(
     """Give deliveries back without blame; see `Broker.nack`."""
     lane = _leased(tx, lease_id, fence)
     held = _held(tx, lane)
-    back = [row for row in held if not delivery_ids or row[0] in delivery_ids]
-    for row in back:
-        tx.run("delivery_back", row[0], max(0, row[2] - 1), row[3], reason or None)
-        tx.signals.append(("delivery", row[0], row[4], lane[0], lane[1], "ready"))
-    if len(back) < len(held):
-        tx.run("lane_take_more", lane[0], -len(back), None, None)
+    back = [row for row in held if row[0] in delivery_ids]
+    if not delivery_ids or len(back) == len(held):
+        _give_back(tx, rules, lane, held, delay_ms=delay_ms, reason=reason)
         return
-    _release(tx, rules, lane, back=len(back), wait_ms=delay_ms)
+    _back(tx, lane, back, reason=reason)
+    lanes.took_more(tx, lane, -len(back), call_id=None, call_seq=None)
 
 
 def lose(tx: HiveTx, rules: Rules, lost: Sequence[Row], *, blame: bool = True) -> tuple[LostLease, ...]:
@@ -233,8 +260,8 @@ def lose(tx: HiveTx, rules: Rules, lost: Sequence[Row], *, blame: bool = True) -
     """
     found: list[LostLease] = []
     for lane_id, recipient, session, lease_id, holder, turn_id, missed in lost:
-        lane = tx.one("lane", lane_id)
-        if lane is None or lane[5] != lease_id:
+        lane = lanes.find(tx, lane_id)
+        if lane is None or lane.lease_id != lease_id:
             continue
         back = 0
         for row in _held(tx, lane):
@@ -264,9 +291,11 @@ def lose(tx: HiveTx, rules: Rules, lost: Sequence[Row], *, blame: bool = True) -
 
 def hold(tx: HiveTx, *, lane: int | None, mailbox: str | None, reason: str) -> int:
     """Grant no lease of a lane or a mailbox; return how many lanes changed."""
-    if lane is not None:
-        return tx.run("lane_hold", lane, reason)
-    return tx.run("mailbox_hold", mailbox, reason)
+    changed = (
+        tx.run("lane_hold", lane, reason) if lane is not None else tx.run("mailbox_hold", mailbox, reason)
+    )
+    tx.forget()
+    return changed
 
 
 def resume(tx: HiveTx, *, lane: int | None, mailbox: str | None, reason: str | None) -> int:
@@ -275,6 +304,7 @@ def resume(tx: HiveTx, *, lane: int | None, mailbox: str | None, reason: str | N
         freed = tx.all("lane_unhold", lane, reason)
     else:
         freed = tx.all("mailbox_unhold", mailbox, reason)
+    tx.forget()
     tx.signals.extend({row[0] for row in freed})
     return len(freed)
 
@@ -302,38 +332,112 @@ def _give_up_notice(tx: HiveTx, rules: Rules, row: Row) -> bool:
     return True
 
 
-def _grant(
-    tx: HiveTx, rules: Rules, picked: Row, *, mailbox: str, holder: str, burst: int, now: int, room: int
-) -> tuple[Lease, int]:
-    """Lease one lane; return the lease and what it weighs in a frame."""
-    lane_id, recipient, session, ready_n, urgency, fence, waiting = picked[:7]
-    rows = [picked[7:]]
-    if urgency == URGENCY["interrupt"]:
-        rows = tx.all("envelopes_interrupt", lane_id) or rows
-    elif ready_n > 1 and burst > 1 and session != OUT and rows[0][10].startswith("person:"):
-        rows = _burst(tx.all("envelopes_ready", lane_id, min(burst, rules.settings.burst_max)))
+def _by_mailboxes(wanted: Sequence[Wanted]) -> Iterator[tuple[Sequence[str], list[Wanted]]]:
+    """Return neighbours that look into the same mailboxes together."""
+    for mailboxes, asking in groupby(wanted, key=attrgetter("mailboxes")):
+        yield mailboxes, list(asking)
+
+
+def _take(
+    tx: HiveTx, rules: Rules, mailboxes: Sequence[str], wanted: Sequence[Wanted], *, now: int
+) -> list[Granted]:
+    """Give each its leases, out of what is ready in the same mailboxes."""
+    total = sum(one.lanes for one in wanted)
+    picked: list[Row] = []
+    for mailbox in mailboxes:
+        if len(picked) < total:
+            picked += tx.all("lane_pick", mailbox, now, total - len(picked))
+    rows = iter(picked)
+    given = [_fill(tx, rules, rows, one) for one in wanted]
+    until = now + rules.settings.lease_ttl_ms
+    lanes.grant(tx, [(one.lane, one.held) for ones in given for one in ones], now=now, until=until)
+    next_at = None if all(given) else _next_at(tx, mailboxes)
+    nothing = Granted(ready_in_ms=None if next_at is None else max(1, next_at - now))
+    hints, stamp = Hints(tx, rules), rules.time.stamp()
+    return [
+        Granted(leases=tuple([_lease(tx, one, hints, stamp) for one in ones])) if ones else nothing
+        for ones in given
+    ]
+
+
+def _fill(tx: HiveTx, rules: Rules, rows: Iterator[Row], wanted: Wanted) -> list[_Grant]:
+    """Return what one request gets of the rows of `lane_pick` that are left."""
+    grants: list[_Grant] = []
+    room = BATCH_BYTES
+    while len(grants) < wanted.lanes and room > 0 and (row := next(rows, None)) is not None:
+        grants.append(_grant(tx, rules, row, wanted, room=room))
+        room -= grants[-1].weight
+    return grants
+
+
+class _Grant(msgspec.Struct):
+    """One lane that is leased: what it holds, as rows of `envelopes_ready` and of `deliveries_of_lease`."""
+
+    lane: Lane
+    rows: list[Row]
+    held: list[Row]
+    weight: int
+
+
+def _grant(tx: HiveTx, rules: Rules, picked: Row, wanted: Wanted, *, room: int) -> _Grant:
+    """Lease one lane: choose what goes out with it."""
+    lane = lanes.find(tx, picked[0])
+    assert lane is not None
+    rows = [picked[1:]]
+    if lane.urgency == INTERRUPT:
+        rows = tx.all("envelopes_interrupt", lane.id) or rows
+    elif lane.ready_n > 1 and wanted.burst > 1 and lane.session != OUT and rows[0][10].startswith("person:"):
+        rows = _burst(tx.all("envelopes_ready", lane.id, min(wanted.burst, rules.settings.burst_max)))
     rows, weight = _fitting(rows, room)
-    lease_id = f"{lane_id}-{rules.time.token()}"
+    lane.lease_id, lane.holder = f"{lane.id}-{rules.time.token()}", wanted.holder
+    held = [_held_row(row) for row in rows]
     for row in rows:
-        tx.run("delivery_lease", row[0], lease_id)
-        tx.signals.append(("delivery", row[0], row[8], lane_id, recipient, "leased"))
-    count = len(rows)
-    tx.run("lane_grant", lane_id, lease_id, holder, now, now + rules.settings.lease_ttl_ms, count)
-    stamp = rules.time.stamp()
-    chat = int(recipient[5:]) if recipient.startswith("chat:") else None
-    lease = Lease(
-        lease_id=lease_id,
-        fence=fence + 1,
-        lane=lane_id,
-        session=session,
+        tx.signals.append(("delivery", row[0], row[8], lane.id, lane.recipient, "leased"))
+    return _Grant(lane, rows, held, weight)
+
+
+def _lease(tx: HiveTx, grant: _Grant, hints: Hints, stamp: int) -> Lease:
+    lane = grant.lane
+    chat = int(lane.recipient[5:]) if lane.recipient.startswith("chat:") else None
+    assert lane.lease_id is not None
+    return Lease(
+        lease_id=lane.lease_id,
+        fence=lane.fence,
+        lane=lane.id,
+        session=lane.session,
         envelopes=tuple(
-            envelope_of(tx, row, to=recipient, session=session, now=stamp, chat=chat) for row in rows
+            [
+                envelope_of(tx, row, to=lane.recipient, session=lane.session, now=stamp, chat=chat)
+                for row in grant.rows
+            ]
         ),
-        pending=pending_of(
-            tx, rules, lane=lane_id, mailbox=mailbox, in_lane=ready_n - count, elsewhere=waiting - ready_n
-        ),
+        pending=hints.of(lane),
     )
-    return lease, weight
+
+
+def _next_at(tx: HiveTx, mailboxes: Sequence[str]) -> int | None:
+    """Return when the next lane of these mailboxes can be taken."""
+    found = [row[0] for mailbox in mailboxes for row in tx.all("lane_next_at", mailbox)]
+    return min((at for at in found if at is not None), default=None)
+
+
+def _held_row(row: Row) -> Row:
+    """Return a row of `envelopes_ready` as `deliveries_of_lease` gives it once it is leased."""
+    return (
+        row[0],
+        "leased",
+        row[5] + 1,
+        row[24],
+        row[8],
+        row[9],
+        row[10],
+        row[17],
+        row[18],
+        row[19],
+        row[12],
+        row[7],
+        row[6],
+    )
 
 
 def _fitting(rows: list[Row], room: int) -> tuple[list[Row], int]:
@@ -365,7 +469,7 @@ def _burst(rows: list[Row]) -> list[Row]:
 def _reply(
     tx: HiveTx,
     rules: Rules,
-    lane: Row,
+    lane: Lane,
     held: list[Row],
     *,
     turn_id: str,
@@ -386,14 +490,14 @@ def _reply(
         answers=_platform_ids(held),
     )
     if kind == "ask" and (
-        told := asks.answer_by_turn(tx, rules, message_id, draft, by=lane[1], turn_id=turn_id)
+        told := asks.answer_by_turn(tx, rules, message_id, draft, by=lane.recipient, turn_id=turn_id)
     ):
         return told, "ask"
     if _is_from_chat(head):
         sent = to_chat(
             tx,
             rules,
-            sender=lane[1],
+            sender=lane.recipient,
             person=sender,
             chat=head[8],
             draft=draft,
@@ -404,7 +508,7 @@ def _reply(
         )
         return sent.id, f"chat:{head[8]}"
     if sender.startswith("operator:"):
-        actor = Actor(principal=lane[1], role="system", lane=lane[0], turn_id=turn_id)
+        actor = Actor(principal=lane.recipient, role="system", lane=lane.id, turn_id=turn_id)
         sent = send(tx, rules, actor, Draft(to=sender, body=body, idem=key, in_reply_to=message_id))
         return sent.id, sender
     recorded = rules.time.new_id()
@@ -412,13 +516,13 @@ def _reply(
         tx,
         rules,
         recorded,
-        sender=lane[1],
+        sender=lane.recipient,
         draft=draft,
         to=sender,
         thread=thread,
         in_reply_to=message_id,
         turn_id=turn_id,
-        from_session=lane[2],
+        from_session=lane.session,
     )
     return known.id if known else recorded, "record"
 
@@ -426,7 +530,7 @@ def _reply(
 def _failed(
     tx: HiveTx,
     rules: Rules,
-    lane: Row,
+    lane: Lane,
     held: list[Row],
     *,
     outcome: Outcome,
@@ -447,33 +551,57 @@ def _failed(
             dead += 1
         else:
             back += tx.run("delivery_back", row[0], row[2], row[3] + 1, outcome)
-            tx.signals.append(("delivery", row[0], row[4], lane[0], lane[1], "ready"))
+            tx.signals.append(("delivery", row[0], row[4], lane.id, lane.recipient, "ready"))
     steps = settings.error_backoff_ms
     _release(tx, rules, lane, back=back, wait_ms=steps[min(failures, len(steps)) - 1] if back else 0)
-    return Ended(released=True, lane=lane[0], recipient=lane[1], dead=dead, envelopes=len(held))
+    return Ended(released=True, lane=lane.id, recipient=lane.recipient, dead=dead, envelopes=len(held))
 
 
-def _ended_before(tx: HiveTx, lane: Row | None, turn_id: str) -> Ended:
+def _ended_before(tx: HiveTx, lane: Lane | None, turn_id: str) -> Ended:
     """Return what became of a turn that is told to end again."""
     if lane is not None:
-        if lane[11] == turn_id:
-            return Ended(released=True, lane=lane[0], recipient=lane[1], message_id=lane[12], duplicate=True)
-        if tx.one("turn_was_done", lane[0], turn_id):
-            reply = tx.one("reply_of_turn", turn_id)
+        if lane.done_turn == turn_id:
             return Ended(
                 released=True,
-                lane=lane[0],
-                recipient=lane[1],
+                lane=lane.id,
+                recipient=lane.recipient,
+                message_id=lane.done_reply,
+                duplicate=True,
+            )
+        reply = tx.one("reply_of_turn", turn_id)
+        if reply is not None or tx.one("turn_was_done", lane.id, turn_id):
+            return Ended(
+                released=True,
+                lane=lane.id,
+                recipient=lane.recipient,
                 message_id=reply[0] if reply else None,
                 duplicate=True,
             )
     raise StaleLeaseError("the lease has ended")
 
 
-def _release(
+def _give_back(tx: HiveTx, rules: Rules, lane: Lane, held: list[Row], *, delay_ms: int, reason: str) -> None:
+    """Give all that a lease holds back without blame, and free the lane."""
+    _back(tx, lane, held, reason=reason)
+    _release(tx, rules, lane, back=len(held), wait_ms=delay_ms)
+
+
+def _back(tx: HiveTx, lane: Lane, held: list[Row], *, reason: str) -> None:
+    for row in held:
+        tx.run("delivery_back", row[0], max(0, row[2] - 1), row[3], reason or None)
+        tx.signals.append(("delivery", row[0], row[4], lane.id, lane.recipient, "ready"))
+
+
+def _release(tx: HiveTx, rules: Rules, lane: Lane, *, back: int, wait_ms: int = 0, fence: int = 0) -> None:
+    """Free a lane into which something comes back, not to be taken again before `wait_ms` are over."""
+    _free(tx, rules, lane, back=back, wait_ms=wait_ms, fence=fence)
+    lanes.write_released(tx, (lane,))
+
+
+def _free(
     tx: HiveTx,
     rules: Rules,
-    lane: Row,
+    lane: Lane,
     *,
     back: int,
     wait_ms: int = 0,
@@ -481,36 +609,32 @@ def _release(
     turn_id: str | None = None,
     reply: str | None = None,
 ) -> None:
-    """Free a lane, count what came back, and ring when there is something to take."""
     now = rules.time.steady()
-    tx.run(
-        "lane_release",
-        lane[0],
-        back,
-        now + wait_ms if wait_ms else 0,
-        now + rules.settings.quiet_max_ms,  # a time of another clock never puts a lane off for long
-        fence,
-        turn_id,
-        reply,
+    lanes.release(
+        tx,
+        lane,
+        back=back,
+        not_before=now + wait_ms if wait_ms else 0,
+        not_after=now + rules.settings.quiet_max_ms,  # a time of another clock never puts a lane off for long
+        fence=fence,
+        turn_id=turn_id,
+        reply=reply,
     )
-    if lane[9] + back > 0 and lane[15] is None:
-        tx.signals.append(lane[3])
 
 
-def _leased(tx: HiveTx, lease_id: str, fence: int) -> Row:
-    lane = tx.one("lane", _lane_id(lease_id))
-    if lane is None or lane[5] != lease_id or lane[6] != fence:
+def _leased(tx: HiveTx, lease_id: str, fence: int) -> Lane:
+    lane = lanes.find(tx, _lane_id(lease_id))
+    if lane is None or lane.lease_id != lease_id or lane.fence != fence:
         raise StaleLeaseError("the lease has ended")
     return lane
 
 
-def _state(lane: Row) -> str:
-    """Return the state of what a lease holds: a turn shows all of it when it begins."""
-    return "leased" if lane[8] is None else "shown"
-
-
-def _held(tx: HiveTx, lane: Row) -> list[Row]:
-    return tx.all("deliveries_of_lease", lane[0], _state(lane))
+def _held(tx: HiveTx, lane: Lane) -> list[Row]:
+    """Return what a lease holds: a turn shows all of it when it begins."""
+    if lane.held is None:
+        state = "leased" if lane.turn_id is None else "shown"
+        lane.held = tx.all("deliveries_of_lease", lane.id, state)
+    return lane.held
 
 
 def _lane_id(lease_id: str) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from skep.broker import rights
+from skep.broker import lanes, rights
 from skep.broker.errors import ClosedError, NoRouteError
 from skep.broker.ops import deliver, insert_message, to_chat
 from skep.broker.rules import Rules
@@ -54,7 +54,7 @@ def close_waiting(
     if row is None or not tx.run("delivery_close", delivery_id, state, rules.time.stamp(), reason):
         return None
     if row[1] == "ready":
-        tx.run("lane_recount", row[2])
+        lanes.count_out(tx, row[2])
     tx.signals.append(("delivery", delivery_id, row[10], row[2], row[7], state))
     return row
 
@@ -123,10 +123,12 @@ def requeue(tx: HiveTx, rules: Rules, actor: Actor, delivery_id: int) -> str:
     if row[1] not in ("dead", "expired"):
         raise ClosedError(f"the delivery is {row[1]}")
     now = rules.time.steady()
-    place = tx.one("lane_put_due", row[2], row[3], now)
-    if place is None or not tx.run("delivery_requeue", delivery_id, place[0], now):
+    lane = lanes.find(tx, row[2])
+    if lane is None:
         raise rights.missing()
-    tx.signals.extend((("delivery", delivery_id, row[10], row[2], row[7], "ready"), place[1]))
+    seq = lanes.put(tx, lane, now=now, urgency=row[3])
+    tx.run("delivery_requeue", delivery_id, seq, now)
+    tx.signals.append(("delivery", delivery_id, row[10], row[2], row[7], "ready"))
     return "ready"
 
 

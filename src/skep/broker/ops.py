@@ -6,12 +6,13 @@ Functions of a transaction: they run in the writer thread and compose with other
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import sha256
 from typing import Final
 
 import msgspec
 
-from skep.broker import rights
+from skep.broker import lanes, rights
 from skep.broker.errors import (
     IdempotencyConflictError,
     InvalidArgumentError,
@@ -28,83 +29,198 @@ __all__ = [
     "LIMITED",
     "OUT",
     "URGENCY",
+    "Post",
+    "agent_of",
     "chat_for_person",
     "deliver",
     "insert_message",
     "mailbox_of_chat",
     "send",
+    "send_all",
     "to_chat",
 ]
 
 OUT: Final = "out"
 """Session of the one lane of a chat."""
-URGENCY: Final = {"normal": 0, "soon": 1, "interrupt": 2}
+URGENCY: Final = {"normal": 0, "soon": 1, "interrupt": lanes.INTERRUPT}
 _SESSION_MAX: Final = 512
 _IDEM_MAX: Final = 128
+_NEXT_DELIVERY: Final = ("next delivery",)
 LIMITED: Final = ("agent", "manager")
 """Roles whose sends are counted. People and operators are never refused for load."""
 
 
 def send(tx: HiveTx, rules: Rules, actor: Actor, draft: Draft) -> Sent:
     """Store `draft` and its deliveries; see `Broker.send`."""
-    _check(rules, draft)
-    if draft.to == BROADCAST:
-        return _broadcast(tx, rules, actor, draft)
-    recipient = _recipient(tx, actor, draft)
-    if actor.role in LIMITED:
+    return send_all(tx, rules, ((actor, draft),))[0]
+
+
+def send_all(tx: HiveTx, rules: Rules, drafts: Sequence[tuple[Actor, Draft]]) -> list[Sent]:
+    """Do as `send` for many at once, in order; rows of one table are written together.
+
+    Raises:
+        Whatever `send` raises: then nothing of all this may stay.
+    """
+    post = Post(tx, rules)
+    sent = [post.send(actor, draft) for actor, draft in drafts]
+    post.flush()
+    return sent
+
+
+class Post:
+    """Messages on their way into the store: those that nothing can refuse any more are written together."""
+
+    def __init__(self, tx: HiveTx, rules: Rules) -> None:
+        self._tx: Final = tx
+        self._rules: Final = rules
+        self._letters: list[_Letter] = []
+
+    def send(self, actor: Actor, draft: Draft) -> Sent:
+        """Take a message; its delivery is there after `flush`."""
+        tx, rules = self._tx, self._rules
+        _check(rules, draft)
+        if draft.to == BROADCAST:
+            self.flush()
+            return _broadcast(tx, rules, actor, draft)
+        letter = _address(tx, rules, actor, draft)
+        if letter.is_limited or draft.idem is not None or draft.not_before is not None:
+            self.flush()
+            return _send_alone(tx, rules, letter)
+        self._letters.append(letter)
+        return letter.sent
+
+    def flush(self) -> None:
+        """Write what was taken. Whoever writes messages otherwise meanwhile calls it first."""
+        if self._letters:
+            letters, self._letters = self._letters, []
+            _post(self._tx, self._rules, letters)
+
+
+class _Letter(msgspec.Struct):
+    """A message to one recipient that may be sent."""
+
+    actor: Actor
+    draft: Draft
+    to: str
+    owner: str
+    session: str
+    mailbox: str
+    chat: int | None
+    in_reply_to: str | None
+    from_session: str | None
+    sent: Sent
+    is_limited: bool
+
+
+def _address(tx: HiveTx, rules: Rules, actor: Actor, draft: Draft) -> _Letter:
+    """Find out where `draft` goes, and whether it may."""
+    to = _recipient(tx, actor, draft)
+    is_limited = actor.role in LIMITED
+    if is_limited:
         charge(tx, rules, owner=actor.principal, what="send")
-    replied, ignored = _replied_to(tx, actor, draft)
-    lane = _turn_lane(tx, actor)
+    replied, ignored = _replied_to(tx, actor, draft) if draft.in_reply_to is not None else (None, False)
+    lane = _turn_lane(tx, actor) if actor.lane is not None else None
     chat = draft.chat
-    if recipient.startswith("person:"):
+    if to.startswith("person:"):
         if chat is None:
-            chat = chat_for_person(tx, int(recipient[7:]), near=lane[4] if lane else None)
+            chat = chat_for_person(tx, int(to[7:]), near=lane.chat if lane else None)
         owner, session, mailbox = f"chat:{chat}", OUT, mailbox_of_chat(tx, chat)
     else:
-        owner = mailbox = recipient
-        session = draft.session or _session(tx, actor, recipient, replied)
-        if recipient.startswith("operator:"):
+        owner = mailbox = to
+        session = draft.session or _session(tx, actor, to, replied)
+        if to.startswith("operator:"):
             session = OPERATOR_INBOX
     message_id = rules.time.new_id()
-    thread = replied[4] if replied else message_id
+    return _Letter(
+        actor,
+        draft,
+        to,
+        owner,
+        session,
+        mailbox,
+        chat,
+        replied[0] if replied else None,
+        lane.session if lane else None,
+        Sent(id=message_id, thread=replied[4] if replied else message_id, reply_ignored=ignored),
+        is_limited,
+    )
+
+
+def _post(tx: HiveTx, rules: Rules, letters: list[_Letter]) -> None:
+    """Store what can be refused no more, and deliver it."""
+    stamp = rules.time.stamp()
+    tx.many(
+        "message_insert",
+        [
+            _message_row(
+                letter.sent.id,
+                sender=letter.actor.principal,
+                draft=letter.draft,
+                to=letter.to,
+                thread=letter.sent.thread,
+                in_reply_to=letter.in_reply_to,
+                stamp=stamp,
+                turn_id=letter.actor.turn_id,
+                from_session=letter.from_session,
+                chat=letter.chat,
+            )
+            for letter in letters
+        ],
+    )
+    now, quiet_max_ms = rules.time.steady(), rules.settings.quiet_max_ms
+    touched: dict[int, lanes.Lane] = {}
+    rows: list[tuple[object, ...]] = []
+    for delivery_id, letter in enumerate(letters, _delivery_ids(tx, len(letters))):
+        draft, mailbox, sent = letter.draft, letter.mailbox, letter.sent
+        chat = letter.chat if mailbox == letter.to else None
+        lane = lanes.ensure(tx, letter.owner, letter.session, mailbox=mailbox, chat=chat)
+        urgency = URGENCY[draft.urgency]
+        quiet_ms = 0 if urgency else draft.quiet_ms
+        seq = lanes.place(tx, lane, now=now, urgency=urgency, quiet_ms=quiet_ms, quiet_max_ms=quiet_max_ms)
+        touched[lane.id] = lane
+        at = now + quiet_ms
+        rows.append((delivery_id, sent.id, lane.id, seq, "ready", urgency, 0, 0, draft.deadline_at, at))
+        sent.delivery_ids = (delivery_id,)
+        tx.signals.append(("delivery", delivery_id, sent.id, lane.id, letter.owner, "ready"))
+    lanes.write(tx, touched.values())
+    tx.many("delivery_insert", rows)
+
+
+def _send_alone(tx: HiveTx, rules: Rules, letter: _Letter) -> Sent:
+    """Store and deliver what may still be refused, or known already."""
+    actor, draft, sent = letter.actor, letter.draft, letter.sent
     stored = insert_message(
         tx,
         rules,
-        message_id,
+        sent.id,
         sender=actor.principal,
         draft=draft,
-        to=recipient,
-        thread=thread,
-        in_reply_to=replied[0] if replied else None,
+        to=letter.to,
+        thread=sent.thread,
+        in_reply_to=letter.in_reply_to,
         turn_id=actor.turn_id,
-        from_session=lane[2] if lane else None,
-        chat=chat,
+        from_session=letter.from_session,
+        chat=letter.chat,
     )
     if stored is not None:
         return stored
     delivery_id = deliver(
         tx,
         rules,
-        message_id,
-        recipient=owner,
-        session=session,
-        mailbox=mailbox,
+        sent.id,
+        recipient=letter.owner,
+        session=letter.session,
+        mailbox=letter.mailbox,
         draft=draft,
-        chat=chat if mailbox == recipient else None,
-        limited=actor.role in LIMITED,
+        chat=letter.chat if letter.mailbox == letter.to else None,
+        limited=letter.is_limited,
     )
-    state = "stored"
-    if actor.role in LIMITED:
-        if replied and recipient.startswith("agent:"):
-            _guard(tx, rules, thread=thread, lane_owner=owner, session=session)
-        state = _state_of(tx, recipient)
-    return Sent(
-        id=message_id,
-        thread=thread,
-        reply_ignored=ignored,
-        recipient_state=state,
-        delivery_ids=(delivery_id,),
-    )
+    sent.delivery_ids = (delivery_id,)
+    if letter.is_limited:
+        if letter.in_reply_to is not None and letter.to.startswith("agent:"):
+            _guard(tx, rules, thread=sent.thread, lane_owner=letter.owner, session=letter.session)
+        sent.recipient_state = _state_of(tx, letter.to)
+    return sent
 
 
 def insert_message(
@@ -128,29 +244,23 @@ def insert_message(
     Raises:
         IdempotencyConflictError: The key was used for another body.
     """
-    digest = sha256(draft.body.encode()).digest()[:16] if draft.idem is not None else b""
+    digest = _digest(draft)
     inserted = tx.run(
         "message_insert",
-        message_id,
-        draft.kind,
-        sender,
-        to,
-        thread,
-        in_reply_to,
-        draft.body,
-        _json(draft.attachments),
-        _json(draft.origin),
-        draft.idem,
-        digest,
-        turn_id,
-        rules.time.stamp(),
-        from_session,
-        chat,
-        draft.platform_id,
-        _json(draft.answers),
-        reply_key,
-        _json(draft.choices),
-        int(late),
+        *_message_row(
+            message_id,
+            sender=sender,
+            draft=draft,
+            to=to,
+            thread=thread,
+            in_reply_to=in_reply_to,
+            stamp=rules.time.stamp(),
+            turn_id=turn_id,
+            from_session=from_session,
+            chat=chat,
+            reply_key=reply_key,
+            late=late,
+        ),
     )
     if inserted:
         return None
@@ -182,66 +292,51 @@ def deliver(
     """
     urgency = 0 if broadcast else URGENCY[draft.urgency]
     now = rules.time.steady()
+    lane = lanes.ensure(tx, recipient, session, mailbox=mailbox, chat=chat)
+    state, seq, at = "ready", None, now
     if draft.not_before is not None and draft.not_before > rules.time.wall():
-        lane = tx.one("lane_ensure", recipient, session, mailbox, chat)
-        assert lane is not None
-        return _delivery(
-            tx, message_id, lane[0], None, "scheduled", urgency, broadcast, draft, now, recipient
+        state = "scheduled"
+    else:
+        quiet_ms = 0 if urgency else draft.quiet_ms
+        seq = lanes.put(
+            tx,
+            lane,
+            now=now,
+            urgency=urgency,
+            quiet_ms=quiet_ms,
+            quiet_max_ms=rules.settings.quiet_max_ms,
         )
-    quiet = draft.quiet_ms if not urgency else 0
-    row = tx.one(
-        "lane_put",
-        recipient,
-        session,
-        mailbox,
-        chat,
-        now + quiet,
-        urgency,
-        now + rules.settings.quiet_max_ms if quiet else None,
-        now,
-    )
-    assert row is not None
-    lane_id, seq, lease_id, hold, _ = row
-    waiting = tx.one("mailbox_waiting", mailbox) if limited else None
-    if waiting is not None and waiting[0] > rules.settings.queue_max:
-        raise QueueFullError(
-            f"`{recipient}` has {rules.settings.queue_max} messages to read", retry_after_s=10
-        )
-    if lease_id is not None:
-        tx.signals.append(f"lane:{lane_id}")
-        if urgency == URGENCY["interrupt"]:
-            tx.signals.append(("interrupt", lane_id, recipient))
-    elif hold is None:
-        tx.signals.append(mailbox)
-    return _delivery(tx, message_id, lane_id, seq, "ready", urgency, broadcast, draft, now + quiet, recipient)
-
-
-def _delivery(
-    tx: HiveTx,
-    message_id: str,
-    lane: int,
-    seq: int | None,
-    state: str,
-    urgency: int,
-    broadcast: bool,  # noqa: FBT001 - private, and by position for speed
-    draft: Draft,
-    now: int,
-    recipient: str,
-) -> int:
-    delivery_id = tx.insert(
+        at = now + quiet_ms
+        if limited and lanes.waiting(tx, mailbox) > rules.settings.queue_max:
+            raise QueueFullError(
+                f"`{recipient}` has {rules.settings.queue_max} messages to read", retry_after_s=10
+            )
+    delivery_id = _delivery_ids(tx, 1)
+    tx.run(
         "delivery_insert",
+        delivery_id,
         message_id,
-        lane,
+        lane.id,
         seq,
         state,
         urgency,
         broadcast,
         draft.not_before or 0,
         draft.deadline_at,
-        now,
+        at,
     )
-    tx.signals.append(("delivery", delivery_id, message_id, lane, recipient, state))
+    tx.signals.append(("delivery", delivery_id, message_id, lane.id, recipient, state))
     return delivery_id
+
+
+def _delivery_ids(tx: HiveTx, count: int) -> int:
+    """Return the first of `count` new delivery ids. To have the store give them costs twice the insert."""
+    first = tx.memo.get(_NEXT_DELIVERY)
+    if first is None:
+        ((newest,),) = tx.all("delivery_last")
+        first = (newest or 0) + 1
+    tx.memo[_NEXT_DELIVERY] = first + count
+    return first
 
 
 def to_chat(
@@ -300,12 +395,25 @@ def chat_for_person(tx: HiveTx, person: int, *, near: int | None) -> int:
     return row[0]
 
 
-def mailbox_of_chat(tx: HiveTx, chat: int) -> str:
-    """Return who carries messages to `chat`."""
-    row = tx.one("chat", chat)
+def agent_of(tx: HiveTx, name: str) -> Row | None:
+    """Return one agent that is not retired."""
+    key = ("agent", name)
+    row = tx.memo.get(key)
     if row is None:
-        raise NoRouteError(f"there is no `chat:{chat}`")
-    return f"door:{row[1]}"
+        row = tx.memo[key] = tx.one("agent", name)
+    return row
+
+
+def mailbox_of_chat(tx: HiveTx, chat: int) -> str:
+    """Return who carries messages to `chat`: for as long as there is the chat."""
+    key = ("chat", chat)
+    mailbox = tx.memo.get(key)
+    if mailbox is None:
+        row = tx.one("chat", chat)
+        if row is None:
+            raise NoRouteError(f"there is no `chat:{chat}`")
+        mailbox = tx.memo[key] = f"door:{row[1]}"
+    return mailbox
 
 
 def _broadcast(tx: HiveTx, rules: Rules, actor: Actor, draft: Draft) -> Sent:
@@ -325,7 +433,7 @@ def _broadcast(tx: HiveTx, rules: Rules, actor: Actor, draft: Draft) -> Sent:
         thread=message_id,
         in_reply_to=None,
         turn_id=actor.turn_id,
-        from_session=lane[2] if lane else None,
+        from_session=lane.session if lane else None,
     )
     if stored is not None:
         return stored
@@ -356,7 +464,7 @@ def _recipient(tx: HiveTx, actor: Actor, draft: Draft) -> str:
     if not colon and to not in ("operator", "system", "reminder"):
         kind, name, to = "agent", to, f"agent:{to}"
     if kind == "agent":
-        row = tx.one("agent", name)
+        row = agent_of(tx, name)
         if row is None:
             raise NoSuchRecipientError(f"there is no agent `{name[:64]}`")
         rights.may_send_to_agent(tx, actor, row)
@@ -394,18 +502,18 @@ def _session(tx: HiveTx, actor: Actor, recipient: str, replied: Row | None) -> s
     return f"dm:{actor.principal}"
 
 
-def _turn_lane(tx: HiveTx, actor: Actor) -> Row | None:
+def _turn_lane(tx: HiveTx, actor: Actor) -> lanes.Lane | None:
     """Return the lane of the turn in which an agent acts; another agent's lane counts as none."""
     if actor.lane is None:
         return None
-    row = tx.one("lane", actor.lane)
-    return row if row is not None and row[1] == actor.principal else None
+    lane = lanes.find(tx, actor.lane)
+    return lane if lane is not None and lane.recipient == actor.principal else None
 
 
 def _state_of(tx: HiveTx, recipient: str) -> str:
     if not recipient.startswith("agent:"):
         return "stored"
-    row = tx.one("agent", recipient[6:])
+    row = agent_of(tx, recipient[6:])
     if row is None or row[2] != "up":
         return row[2] if row else "stored"
     return "busy" if tx.one("mailbox_is_busy", recipient) else "idle"
@@ -418,9 +526,10 @@ def _guard(tx: HiveTx, rules: Rules, *, thread: str, lane_owner: str, session: s
     row = tx.one("thread_rate", thread, f"{since[:8]}-{since[8:]}", limit + 1)
     if row is None or row[0] <= limit or row[1]:
         return
-    lane = tx.one("lane_of", lane_owner, session)
+    lane = tx.one("lane_of_session", lane_owner, session)
     if lane is None or not tx.run("lane_hold", lane[0], "loop_guard"):
         return
+    lanes.forget(tx, lane[0])
     tx.signals.append(("lane", lane[0], lane_owner, "loop_guard"))
     manager = tx.one("manager")
     if manager is None or f"agent:{manager[0]}" == lane_owner:
@@ -435,10 +544,10 @@ def _guard(tx: HiveTx, rules: Rules, *, thread: str, lane_owner: str, session: s
 
 
 def _check(rules: Rules, draft: Draft) -> None:
-    size = len(draft.body.encode())
-    if size > rules.settings.body_max_bytes:
+    body, most = draft.body, rules.settings.body_max_bytes
+    if len(body) * 4 > most and (size := len(body.encode())) > most:
         raise TooLargeError(
-            f"`body` is {size} bytes, the most is {rules.settings.body_max_bytes}",
+            f"`body` is {size} bytes, the most is {most}",
             hint="put it into the shared space and send its path",
         )
     if draft.session is not None and not 0 < len(draft.session) <= _SESSION_MAX:
@@ -449,5 +558,51 @@ def _check(rules: Rules, draft: Draft) -> None:
         raise InvalidArgumentError(f"`attachments` has more than {rules.settings.attachments_max} entries")
 
 
+def _message_row(
+    message_id: str,
+    *,
+    sender: str,
+    draft: Draft,
+    to: str,
+    thread: str,
+    in_reply_to: str | None,
+    stamp: int,
+    turn_id: str | None,
+    from_session: str | None,
+    chat: int | None,
+    reply_key: str | None = None,
+    late: bool = False,
+) -> tuple[object, ...]:
+    return (
+        message_id,
+        draft.kind,
+        sender,
+        to,
+        thread,
+        in_reply_to,
+        draft.body,
+        _json(draft.attachments),
+        _json(draft.origin),
+        draft.idem,
+        _digest(draft),
+        turn_id,
+        stamp,
+        from_session,
+        chat,
+        draft.platform_id,
+        _json(draft.answers),
+        reply_key,
+        _json(draft.choices),
+        int(late),
+    )
+
+
+def _digest(draft: Draft) -> bytes:
+    return sha256(draft.body.encode()).digest()[:16] if draft.idem is not None else b""
+
+
 def _json(value: object) -> str | None:
-    return msgspec.json.encode(value).decode() if value else None
+    return _encoder.encode(value).decode() if value else None
+
+
+_encoder: Final = msgspec.json.Encoder()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from skep.broker import rights
+from skep.broker import lanes, rights
 from skep.broker.errors import (
     AlreadySentError,
     IdempotencyConflictError,
@@ -71,8 +71,9 @@ def arm(
             f"{settings.reminders_max} reminders are armed", hint="cancel one: `cancel_reminder`"
         )
     if session is None:
-        lane = tx.one("lane", actor.lane) if actor.lane is not None else None
-        session = lane[2] if lane is not None and lane[1] == actor.principal else f"dm:{_SENDER}"
+        lane = lanes.find(tx, actor.lane) if actor.lane is not None else None
+        is_own = lane is not None and lane.recipient == actor.principal
+        session = lane.session if lane is not None and is_own else f"dm:{_SENDER}"
     reminder_id = rules.time.new_id()
     tx.run(
         "reminder_insert",

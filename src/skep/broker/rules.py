@@ -22,6 +22,9 @@ from skep.store.ports import HiveTx
 __all__ = ["Rules", "Time", "charge"]
 
 
+_VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+
+
 class Time:
     """The three readings, and ids made from them. `stamp` and `new_id` belong to the writer thread."""
 
@@ -31,6 +34,7 @@ class Time:
         self._stamp_ms = 0
         self._id_ms = 0
         self._id_seq = 0
+        self._id_head = ""
         self._entropy = ""
         self._entropy_at = 0
 
@@ -53,15 +57,17 @@ class Time:
         """Return a UUIDv7 that sorts after every one before it (RFC 9562, section 6.2, method 1)."""
         now = self.stamp()
         if now > self._id_ms:
-            self._id_ms, self._id_seq = now, 0
+            self._begin_ids(now)
         else:
             self._id_seq += 1
             if self._id_seq > 0xFFF:
-                self._id_ms, self._id_seq = self._id_ms + 1, 0
-        digits = f"{self._id_ms:012x}7{self._id_seq:03x}"
+                self._begin_ids(self._id_ms + 1)
         tail = self.token()
-        variant = "89ab"[int(tail[0], 16) & 3]
-        return f"{digits[:8]}-{digits[8:12]}-{digits[12:]}-{variant}{tail[1:4]}-{tail[4:]}"
+        return f"{self._id_head}{self._id_seq:03x}-{_VARIANT[tail[0]]}{tail[1:4]}-{tail[4:]}"
+
+    def _begin_ids(self, at_ms: int) -> None:
+        self._id_ms, self._id_seq = at_ms, 0
+        self._id_head = f"{at_ms >> 16:08x}-{at_ms & 0xFFFF:04x}-7"
 
     def token(self) -> str:
         """Return 64 random bits as 16 hex digits. The system is asked for many at once."""

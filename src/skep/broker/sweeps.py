@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from skep.broker import asks, leases, letters
+from skep.broker import asks, lanes, leases, letters
 from skep.broker.rules import Rules
 from skep.broker.types import LostLease, Swept
 from skep.store.ports import HiveTx
@@ -30,6 +30,7 @@ def boot(tx: HiveTx, rules: Rules) -> tuple[int, tuple[LostLease, ...]]:
     now = rules.time.steady()
     tx.run("lanes_clamp", now)
     tx.run("deliveries_clamp", now)
+    tx.forget()
     return epoch, lost
 
 
@@ -44,10 +45,12 @@ def sweep(tx: HiveTx, rules: Rules) -> Swept:
         for row in tx.all("past_deadline", wall, BATCH)
     )
     due = tx.all("due_scheduled", wall, BATCH)
-    for delivery_id, lane, urgency, message_id in due:
-        place = tx.one("lane_put_due", lane, urgency, steady)
-        if place is not None and tx.run("delivery_due", delivery_id, place[0], steady):
-            tx.signals.extend((place[1], ("delivery", delivery_id, message_id, lane, place[2], "ready")))
+    for delivery_id, lane_id, urgency, message_id in due:
+        lane = lanes.find(tx, lane_id)
+        if lane is not None:
+            seq = lanes.put(tx, lane, now=steady, urgency=urgency)
+            tx.run("delivery_due", delivery_id, seq, steady)
+            tx.signals.append(("delivery", delivery_id, message_id, lane_id, lane.recipient, "ready"))
     return Swept(
         lost=lost,
         due=len(due),

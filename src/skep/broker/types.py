@@ -35,6 +35,7 @@ __all__ = [
     "Fired",
     "Granted",
     "Intake",
+    "IntakeKey",
     "Kind",
     "Lease",
     "LostLease",
@@ -106,7 +107,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     not_before: int | None = None
     deadline_at: int | None = None
     attachments: tuple[Attachment, ...] = ()
-    origin: Mapping[str, Any] | None = None
+    origin: Mapping[str, Any] | msgspec.Struct | None = None
     chat: int | None = None
     platform_id: str | None = None
     answers: tuple[str, ...] = ()
@@ -114,7 +115,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     choices: tuple[str, ...] = ()
 
 
-class Sent(msgspec.Struct, frozen=True, kw_only=True):
+class Sent(msgspec.Struct, kw_only=True):
     """A message that is stored.
 
     Attributes:
@@ -135,6 +136,18 @@ class Sent(msgspec.Struct, frozen=True, kw_only=True):
     delivery_ids: tuple[int, ...] = ()
 
 
+class IntakeKey(msgspec.Struct, frozen=True):
+    """By what a repeated event is known: `<place>:<event>` (control protocol, section 4).
+
+    Attributes:
+        event: The platform's message id, and which edit of it. It grows, so new keys lie together.
+        place: `<relay>:<platform>:<scope>:<chat>`.
+    """
+
+    event: str
+    place: str
+
+
 class Intake(msgspec.Struct, frozen=True, kw_only=True):
     """What became of an event, by its key (control protocol, section 4)."""
 
@@ -143,7 +156,7 @@ class Intake(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
 
 
-class ChatSeen(msgspec.Struct, frozen=True, kw_only=True):
+class ChatSeen(msgspec.Struct, frozen=True):
     """Where an event came from; `relay` to `thread_id` say which chat it is."""
 
     relay: str
@@ -157,7 +170,7 @@ class ChatSeen(msgspec.Struct, frozen=True, kw_only=True):
     person: int | None = None
 
 
-class Chat(msgspec.Struct, frozen=True, kw_only=True):
+class Chat(msgspec.Struct, frozen=True):
     """One place where Skep can write: `chat:<id>` (control protocol, section 5.1)."""
 
     id: int

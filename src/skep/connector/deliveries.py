@@ -2,29 +2,32 @@
 
 Source: relay contract, sections 11 and 16. One lane per (tenant, instance). The table is the truth; what is
 held in memory is only the newest part of it, so that an event that arrives while its gateway keeps up
-needs no read. A row is forgotten after `inbound_ack` and not before; a gateway that comes back gets
+needs no read. A Skep gateway may have an event before it is on disk here, never anybody else, and the platform
+is told nothing before. A row is forgotten after `inbound_ack` and not before; a gateway that comes back gets
 everything again that it did not acknowledge, in order.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
-from skep.connector.platform import Platform
+from skep.connector.platform import Inbound, Platform
 from skep.foundation.clock import Clock
 from skep.foundation.errors import SkepError
 from skep.foundation.log import get_logger
 from skep.foundation.tasks import TaskSet
 from skep.store.sqlite.connector import BufferedRow, ConnectorStore, ConnectorTx, TakenRow
 
-__all__ = ["DEAD_READER_MS", "Bounds", "Deliveries", "Receiver", "Sent"]
+__all__ = ["DEAD_READER_MS", "Bounds", "Deliveries", "Kept", "Receiver", "Sent"]
 
 DEAD_READER_MS: Final = 30_000
 """A stock gateway that answers pings but acknowledges nothing for so long has lost its reader."""
@@ -32,6 +35,8 @@ HELD_MAX: Final = 2_048
 """Events of one lane that are held in memory while the window is full."""
 _RETRY_S: Final = 1.0
 _SHED_STEP: Final = 256
+_START_BITS: Final = 40
+"""A start of the process has so many ids for itself, as a power of two: more than it can use up."""
 
 _log = get_logger(part="deliveries")
 
@@ -45,11 +50,24 @@ class Bounds:
     age_ms: int = 7 * 86_400_000
 
 
-class Sent(msgspec.Struct, frozen=True, kw_only=True):
+class Sent(msgspec.Struct, frozen=True, gc=False):
     """One event on its way: handed to a socket, not acknowledged."""
 
     delivery_id: int
     at_ms: int
+
+
+Waiting = tuple[int, bytes]
+"""Id and event of a delivery."""
+
+
+class Kept(NamedTuple):
+    """Events that were written down for an instance; `after` is the one that was before them, or 0."""
+
+    tenant: str
+    instance: str
+    after: int
+    events: Sequence[Waiting]
 
 
 class Receiver(Protocol):
@@ -68,8 +86,8 @@ class Receiver(Protocol):
         """How many events it may be given now."""
         ...
 
-    def send(self, line: bytes) -> None:
-        """Queue one frame; it leaves at the end of the loop's turn."""
+    def send(self, *lines: bytes) -> None:
+        """Queue frames; they leave at the end of the loop's turn."""
         ...
 
     def abandon(self, reason: str) -> None:
@@ -91,7 +109,7 @@ class _Lane:
     instance: str
     receiver: Receiver | None = None
     cursor: int = 0
-    held: deque[tuple[int, bytes]] = field(default_factory=deque[tuple[int, bytes]])
+    held: deque[Waiting] = field(default_factory=deque[Waiting])
     is_behind: bool = True
     is_loading: bool = False
     is_shedding: bool = False
@@ -113,6 +131,7 @@ class Deliveries:
         *,
         clock: Clock,
         mark: str,
+        start: int,
         bounds: Bounds,
         platforms: Mapping[str, Platform],
     ) -> None:
@@ -120,6 +139,7 @@ class Deliveries:
 
         Args:
             mark: Part of each buffer id: another database never repeats an id of this one.
+            start: Which start of the process on this database it is, from 1: two starts share no id.
             platforms: Who is told what became of an event; may be filled later.
         """
         self.dropped: Final[dict[tuple[str, str], int]] = {}
@@ -128,6 +148,10 @@ class Deliveries:
         self._mark: Final = mark
         self._bounds: Final = bounds
         self._platforms: Final = platforms
+        self._loop: Final = asyncio.get_running_loop()
+        # The writer thread's alone.
+        self._ids: Final = itertools.count(start << _START_BITS)
+        self._newest: Final[dict[tuple[str, str], int]] = {}
         self._lanes: Final[dict[tuple[str, str], _Lane]] = {}
         self._acked: list[int] = []
         self._forgetting: Final[set[int]] = set()  # acknowledged, and still in the table
@@ -156,19 +180,63 @@ class Deliveries:
 
     # What arrives.
 
-    def offer(self, tenant: str, instance: str, delivery_id: int, event: bytes) -> None:
-        """Pass on an event that was just committed. Events of a lane come in the order of their ids."""
+    def keep(
+        self, tenant: str, instance: str, inbounds: Sequence[Inbound], tx: ConnectorTx, *, now_ms: int
+    ) -> Kept:
+        """Write events down behind all that waits for an instance; once they are on disk, they go out.
+
+        An id that was taken is never taken again, also when the transaction is undone.
+        """
+        after = self._newest.get((tenant, instance), 0)
+        waiting = [(next(self._ids), inbound.wire) for inbound in inbounds]
+        self._newest[tenant, instance] = waiting[-1][0]
+        tx.deliver(
+            [
+                (delivery_id, tenant, instance, inbound.source.platform, inbound.message_id, wire, now_ms)
+                for (delivery_id, wire), inbound in zip(waiting, inbounds, strict=True)
+            ]
+        )
+        tx.signals.append(partial(self.offer, tenant, instance, waiting))
+        return Kept(tenant, instance, after, waiting)
+
+    def run_ahead(self, kept: Sequence[Kept]) -> None:
+        """Pass on events that are written and not on disk yet, to gateways that can tell a repeat.
+
+        Called in the writer thread at the end of the operation, for events whose repeat by their platform
+        has the same message id. Should the commit fail, the platform repeats them, and the hive finds that
+        it has them.
+        """
+        with suppress(RuntimeError):  # the loop is gone; the next process has the event
+            self._loop.call_soon_threadsafe(self._offer_ahead, kept)
+
+    def _offer_ahead(self, kept: Sequence[Kept]) -> None:
+        for tenant, instance, after, events in kept:
+            lane = self._lane(tenant, instance)
+            receiver = lane.receiver
+            if (
+                receiver is not None
+                and receiver.is_skep
+                and receiver.room >= len(events)
+                and not (lane.is_behind or lane.is_shedding or lane.held)
+                and after <= lane.cursor < events[0][0]
+            ):
+                self._hand_over(lane, receiver, events)
+
+    def offer(self, tenant: str, instance: str, events: Sequence[Waiting]) -> None:
+        """Pass on events that were just committed. They come in the order of their ids."""
         lane = self._lane(tenant, instance)
-        lane.events += 1
-        lane.size += len(event)
+        lane.events += len(events)
+        lane.size += sum([len(event) for _, event in events])
         if lane.events > self._bounds.events or lane.size > self._bounds.size:
             self._shed(lane)
-        if delivery_id <= lane.cursor:
-            return  # a load has found it first
+        if events[0][0] <= lane.cursor:
+            events = [one for one in events if one[0] > lane.cursor]  # a load has found the others first
+        if not events:
+            return
         if lane.receiver is None or lane.is_behind:
             lane.is_behind = lane.has_missed = True
             return
-        lane.held.append((delivery_id, event))
+        lane.held += events
         if len(lane.held) > HELD_MAX:
             lane.held.clear()
             lane.is_behind = True
@@ -198,21 +266,23 @@ class Deliveries:
         """Look again whether the receiver has room."""
         self._flow(self._lane(tenant, instance))
 
-    def ack(self, receiver: Receiver, buffer_id: str, *, tenant: str, instance: str) -> bool:
-        """Forget what `receiver` has taken; return whether it had been given that."""
-        sent = receiver.in_flight.pop(buffer_id, None)
-        if sent is None:
-            return False
+    def ack(self, receiver: Receiver, *buffer_ids: str, tenant: str, instance: str) -> int:
+        """Forget what `receiver` has taken; return how many of these it had been given."""
+        in_flight = receiver.in_flight
+        acked = [sent.delivery_id for one in buffer_ids if (sent := in_flight.pop(one, None)) is not None]
+        if not acked:
+            return 0
         lane = self._lane(tenant, instance)
         if lane.receiver is not None and lane.receiver is not receiver:
-            lane.receiver.in_flight.pop(buffer_id, None)
-        self._acked.append(sent.delivery_id)
-        self._forgetting.add(sent.delivery_id)
+            for one in buffer_ids:
+                lane.receiver.in_flight.pop(one, None)
+        self._acked += acked
+        self._forgetting.update(acked)
         self._moved.add(lane)
         if not self._is_flush_due:
             self._is_flush_due = True
             asyncio.get_running_loop().call_soon(self._flush)
-        return True
+        return len(acked)
 
     def forget(self, tenant: str, instance: str) -> None:
         """Start afresh: everything that waited for this instance was deleted."""
@@ -250,21 +320,21 @@ class Deliveries:
         if receiver is None or lane.is_shedding:
             return
         held = lane.held
-        if held:
-            now_ms = self._clock.monotonic_ms()
-            for _ in range(min(len(held), receiver.room)):
-                self._hand_over(lane, receiver, *held.popleft(), now_ms=now_ms)
+        if held and (room := receiver.room) > 0:
+            self._hand_over(lane, receiver, [held.popleft() for _ in range(min(len(held), room))])
         if lane.is_behind and not held and not lane.is_loading and receiver.room > 0:
             lane.is_loading = True
             self._tasks.spawn(self._load(lane, receiver))
 
-    def _hand_over(
-        self, lane: _Lane, receiver: Receiver, delivery_id: int, event: bytes, *, now_ms: int
-    ) -> None:
-        buffer_id = f"{self._mark}-{delivery_id}"
-        lane.cursor = delivery_id
-        receiver.in_flight[buffer_id] = Sent(delivery_id=delivery_id, at_ms=now_ms)
-        receiver.send(b'{"type":"inbound","bufferId":"%b","event":%b}\n' % (buffer_id.encode(), event))
+    def _hand_over(self, lane: _Lane, receiver: Receiver, events: Sequence[Waiting]) -> None:
+        mark, now_ms, in_flight = self._mark, self._clock.monotonic_ms(), receiver.in_flight
+        lines: list[bytes] = []
+        for delivery_id, event in events:
+            buffer_id = f"{mark}-{delivery_id}"
+            in_flight[buffer_id] = Sent(delivery_id, now_ms)
+            lines.append(b'{"type":"inbound","bufferId":"%b","event":%b}\n' % (buffer_id.encode(), event))
+        lane.cursor = events[-1][0]
+        receiver.send(*lines)
 
     async def _load(self, lane: _Lane, receiver: Receiver) -> None:
         """Read what waits in the store until the receiver is full or nothing is left."""
@@ -274,12 +344,10 @@ class Deliveries:
                 rows = await self._store.read(self._next_of(lane, room))
                 if lane.receiver is not receiver or lane.is_shedding:
                     break
-                now_ms = self._clock.monotonic_ms()
-                for delivery_id, event in rows:
-                    if delivery_id in self._forgetting:
-                        lane.cursor = delivery_id
-                    else:
-                        self._hand_over(lane, receiver, delivery_id, event, now_ms=now_ms)
+                if left := [row for row in rows if row[0] not in self._forgetting]:
+                    self._hand_over(lane, receiver, left)
+                if rows:
+                    lane.cursor = rows[-1][0]
                 if len(rows) < room and not lane.has_missed:
                     lane.is_behind = False
                     break
@@ -291,7 +359,7 @@ class Deliveries:
         if lane.receiver is not receiver:
             self._flow(lane)
 
-    def _next_of(self, lane: _Lane, room: int) -> Callable[[ConnectorTx], list[tuple[int, bytes]]]:
+    def _next_of(self, lane: _Lane, room: int) -> Callable[[ConnectorTx], list[Waiting]]:
         tenant, instance, after = lane.tenant, lane.instance, lane.cursor
         return lambda tx: tx.deliveries(tenant, instance, after=after, limit=room)
 
@@ -314,14 +382,14 @@ class Deliveries:
             _log.warning("acknowledgements_not_written", count=len(acked))
 
     def _take_acked(self, acked: list[int], tx: ConnectorTx) -> None:
-        gone: dict[str, list[TakenRow]] = {}
-        for delivery_id in acked:
-            taken = tx.take_delivery(delivery_id)
-            if taken is not None:
-                gone.setdefault(taken.platform, []).append(taken)
-        for platform, rows in gone.items():
-            self._platforms[platform].delivered(tx, rows)
-            tx.signals.append(partial(self._all_gone, rows))
+        alike: dict[tuple[str, str, str], list[TakenRow]] = {}
+        for row in tx.take_deliveries(acked):
+            alike.setdefault((row.platform, row.tenant, row.instance), []).append(row)
+        for (name, tenant, instance), rows in alike.items():
+            if (platform := self._platforms.get(name)) is not None:
+                platform.delivered(tx, rows)
+            size = sum([row.size for row in rows])
+            tx.signals.append(partial(self._gone, tenant, instance, events=len(rows), size=size))
 
     def _acks_written(self, acked: list[int], future: asyncio.Future[None]) -> None:
         if not future.cancelled() and (error := future.exception()) is not None:
@@ -330,15 +398,11 @@ class Deliveries:
         else:
             self._forgetting.difference_update(acked)
 
-    def _all_gone(self, rows: list[TakenRow]) -> None:
-        for taken in rows:
-            self._gone(taken)
-
-    def _gone(self, taken: TakenRow) -> None:
-        lane = self._lanes.get((taken.tenant, taken.instance))
+    def _gone(self, tenant: str, instance: str, *, events: int, size: int) -> None:
+        lane = self._lanes.get((tenant, instance))
         if lane is not None:
-            lane.events = max(0, lane.events - 1)
-            lane.size = max(0, lane.size - taken.size)
+            lane.events = max(0, lane.events - events)
+            lane.size = max(0, lane.size - size)
 
     def _shed(self, lane: _Lane) -> None:
         """Give up the oldest events that no socket has, until the lane is inside its bounds again."""
@@ -373,15 +437,14 @@ class Deliveries:
         return len(old)
 
     def _give_up(self, delivery_ids: list[int], tx: ConnectorTx) -> None:
-        for delivery_id in delivery_ids:
-            taken = tx.take_delivery(delivery_id)
-            if taken is not None:
-                self._platforms[taken.platform].given_up(tx, taken)
-                tx.signals.append(partial(self._dropped, taken))
+        for taken in tx.take_deliveries(delivery_ids):
+            if (platform := self._platforms.get(taken.platform)) is not None:
+                platform.given_up(tx, taken)
+            tx.signals.append(partial(self._dropped, taken))
 
     def _dropped(self, taken: TakenRow) -> None:
-        self._gone(taken)
         key = (taken.tenant, taken.instance)
+        self._gone(*key, events=1, size=taken.size)
         self.dropped[key] = self.dropped.get(key, 0) + 1
         if self.dropped[key] == 1:
             _log.warning("event_given_up", tenant=taken.tenant, instance=taken.instance)

@@ -15,7 +15,6 @@ from skep import __version__
 from skep.connector.deliveries import Deliveries
 from skep.connector.egress import Egress
 from skep.connector.http import Site
-from skep.connector.intake import Intake
 from skep.connector.platform import LOCAL_TENANT
 from skep.connector.platforms.web.accounts import Accounts, seed_owner
 from skep.connector.platforms.web.inbox import Inbox
@@ -60,7 +59,6 @@ class Management:
         accounts: Accounts,
         sessions: Sessions,
         deliveries: Deliveries,
-        intake: Intake,
         egress: Egress,
         inbox: Inbox,
         site: Site,
@@ -71,7 +69,6 @@ class Management:
         self._accounts: Final = accounts
         self._sessions: Final = sessions
         self._deliveries: Final = deliveries
-        self._intake: Final = intake
         self._egress: Final = egress
         self._inbox: Final = inbox
         self._site: Final = site
@@ -114,7 +111,7 @@ class Management:
         mark = hashlib.sha256(secret.encode()).hexdigest()[:16]
         sealed = self._seal.close(secret, name=secret_name(args.gateway_id, mark))
         is_new = await self._store.write(partial(self._ensure_in, args, mark, sealed))
-        self._bindings_changed()
+        self._egress.forget_chats()
         return GatewayEnsureResult(secret=secret if is_new else None)
 
     def _ensure_in(self, args: GatewayEnsureArgs, mark: str, sealed: bytes, tx: ConnectorTx) -> bool:
@@ -140,7 +137,7 @@ class Management:
 
     async def _revoke(self, _call: Call, args: GatewayRevokeArgs) -> Empty:
         row = await self._store.write(partial(self._revoke_in, args.gateway_id))
-        self._bindings_changed()
+        self._egress.forget_chats()
         self._sessions.revoke(row.gateway_id)
         self._deliveries.forget(row.tenant, row.instance)
         return Empty()
@@ -156,10 +153,6 @@ class Management:
     async def _code(self, _call: Call, args: WebCodeArgs) -> WebCodeResult:
         code = await self._accounts.new_code(args.account, ttl_s=args.ttl_s)
         return WebCodeResult(code=code, url=f"{self._site.url}/#once={code}")
-
-    def _bindings_changed(self) -> None:
-        self._intake.forget_chats()
-        self._egress.forget_chats()
 
     async def _rows(self) -> tuple[GatewayRow, ...]:
         rows = await self._store.read(lambda tx: tx.gateways())

@@ -30,8 +30,10 @@ class Inbound(msgspec.Struct, frozen=True, kw_only=True):
     """One event of a platform, verified and normalised, on its way to the store.
 
     Attributes:
-        dedupe_key: What the platform repeats when it repeats the event; `None` when the platform's own
-            rows, in the same transaction, tell a repeat.
+        dedupe_key: What the platform repeats when it repeats the event: `platform:account:event`, so that
+            keys that come together lie together. `None` when the platform's own rows, in the same
+            transaction, tell a repeat.
+        message_id: With a dedupe key the platform's own, the same in a repeat.
         wire: The event as JSON, as gateways get it. Encoded before it meets the writer thread.
     """
 
@@ -95,7 +97,10 @@ class Platform(Protocol):
         ...
 
     def delivered(self, tx: ConnectorTx, taken: Sequence[TakenRow]) -> None:
-        """A gateway has acknowledged these events; in the transaction that forgets them."""
+        """A gateway has acknowledged these events; in the transaction that forgets them.
+
+        It can be told before the platform is told that they are stored: both are then on disk.
+        """
         ...
 
     def given_up(self, tx: ConnectorTx, taken: TakenRow) -> None:

@@ -1,7 +1,7 @@
 """The connector process: one port for the chat and `/relay`, one socket for its administrator.
 
 Source: control protocol, sections 10, 11 and 13; relay contract, sections 2 and 11. Owns `connector.db` and
-`keys/connector.key`. Stops in this order: no new connections, sockets closed with 1012, what was
+`keys/connector.key`. Stops in this order: no new connections, sockets closed with 1012, platforms, what was
 acknowledged written down, the store closed.
 """
 
@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Final
 
 from aiohttp import web
@@ -42,7 +43,10 @@ from skep.foundation.tasks import sleep_or
 from skep.store.sqlite.connector import BufferedRow, ConnectorStore, ConnectorTx, open_connector
 from skep.wire.control.connector import CONNECTOR
 
-__all__ = ["run_connector"]
+__all__ = ["OpenPlatform", "run_connector"]
+
+OpenPlatform = Callable[[Intake, ConnectorStore, Clock], AbstractAsyncContextManager[Platform]]
+"""Starts a platform; leaving the context stops it. What it hears before gateways can dial in waits for them."""
 
 CHECK_EVERY_S: Final = 5.0
 SESSIONS_EVERY_S: Final = 60.0
@@ -55,8 +59,18 @@ _EGRESS_KEPT_MS: Final = 8 * _DAY_MS
 _log = get_logger(part="connector")
 
 
-async def run_connector(settings: Settings, home: Home, clock: Clock, stop: asyncio.Event) -> None:
+async def run_connector(
+    settings: Settings,
+    home: Home,
+    clock: Clock,
+    stop: asyncio.Event,
+    *,
+    others: Sequence[OpenPlatform] = (),
+) -> None:
     """Serve until `stop` is set.
+
+    Args:
+        others: Platforms beside the web chat.
 
     Raises:
         SettingError: Port taken, directory or key not usable, database damaged: nothing was started.
@@ -68,13 +82,14 @@ async def run_connector(settings: Settings, home: Home, clock: Clock, stop: asyn
         key = load_key(home.connector_key, database=home.connector_db)
         store = await open_connector(home.connector_db)
         stack.push_async_callback(store.close)
-        mark, waiting = await store.write(lambda tx: _prepare(tx, now_ms=clock.now_ms()))
+        mark, start, waiting = await store.write(lambda tx: _prepare(tx, now_ms=clock.now_ms()))
 
         platforms: dict[str, Platform] = {}
         deliveries = Deliveries(
             store,
             clock=clock,
             mark=mark,
+            start=start,
             bounds=Bounds(
                 events=chosen.buffer_events, size=chosen.buffer_mib << 20, age_ms=chosen.buffer_days * _DAY_MS
             ),
@@ -88,6 +103,9 @@ async def run_connector(settings: Settings, home: Home, clock: Clock, stop: asyn
         stack.callback(hub.close)
         chat = WebPlatform(store, hub, clock)
         platforms[chat.name] = chat
+        for open_platform in others:
+            platform = await stack.enter_async_context(open_platform(intake, store, clock))
+            platforms[platform.name] = platform
         sessions = Sessions(
             store=store,
             deliveries=deliveries,
@@ -132,7 +150,6 @@ async def run_connector(settings: Settings, home: Home, clock: Clock, stop: asyn
             accounts=accounts,
             sessions=sessions,
             deliveries=deliveries,
-            intake=intake,
             egress=egress,
             inbox=inbox,
             site=site,
@@ -143,15 +160,15 @@ async def run_connector(settings: Settings, home: Home, clock: Clock, stop: asyn
         stack.push_async_callback(listener.close)
         stack.enter_context(published_port(home.ports, "chat", real_port))
         _log.info("connector_started", port=real_port, waiting=sum(row.events for row in waiting))
-        await _serve_until(stop, deliveries, api, store, clock, chosen)
+        await _serve_until(stop, intake, deliveries, api, store, clock, chosen)
     _log.info("connector_stopped")
 
 
-def _prepare(tx: ConnectorTx, *, now_ms: int) -> tuple[str, list[BufferedRow]]:
-    """Bring a new database to life; return its mark and what waits in it."""
+def _prepare(tx: ConnectorTx, *, now_ms: int) -> tuple[str, int, list[BufferedRow]]:
+    """Bring a new database to life; return its mark, which start this is, and what waits in it."""
     tx.put_meta("mark", secrets.token_hex(4))
     seed_owner(tx, instance=LOCAL_INSTANCE, now_ms=now_ms)
-    return tx.meta("mark") or "", tx.buffered()
+    return tx.meta("mark") or "", tx.next_start(), tx.buffered()
 
 
 def _identities(platforms: dict[str, Platform]) -> tuple[Identity, ...]:
@@ -199,6 +216,7 @@ async def _healthz(_request: web.Request) -> web.StreamResponse:
 
 async def _serve_until(
     stop: asyncio.Event,
+    intake: Intake,
     deliveries: Deliveries,
     api: WebApi,
     store: ConnectorStore,
@@ -219,6 +237,7 @@ async def _serve_until(
             if passed_s >= next_sweep_s:
                 next_sweep_s = passed_s + SWEEP_EVERY_S
                 await deliveries.expire()
+                await intake.expire(max(24, settings.dedupe_hours) * _HOUR_MS)
                 await store.write(lambda tx: _sweep(tx, settings, now_ms=clock.now_ms()))
         except SkepError as error:
             _log.warning("housekeeping_failed", code=error.code)  # the next round tries again
@@ -227,7 +246,6 @@ async def _serve_until(
 def _sweep(tx: ConnectorTx, settings: ConnectorSettings, *, now_ms: int) -> None:
     tx.sweep(
         now_ms=now_ms,
-        intake_ms=max(24, settings.dedupe_hours) * _HOUR_MS,
         egress_ms=_EGRESS_KEPT_MS,
         web_ms=settings.web_days * _DAY_MS,
         session_ms=SESSION_IDLE_MS,

@@ -28,7 +28,6 @@ from skep.wire.relay.frames import (
     SKEP,
     ConnectorFrame,
     DescriptorFrame,
-    GatewayFrame,
     GoingIdle,
     GoingIdleAck,
     Hello,
@@ -196,10 +195,10 @@ class RelaySession(Receiver):
             return 0
         return (SKEP_WINDOW if self._is_skep else STOCK_WINDOW) - len(self._in_flight)
 
-    def send(self, line: bytes) -> None:
-        """Queue one frame; it leaves at the end of the loop's turn."""
-        self._lines.append(line)
-        self._queued_bytes += len(line)
+    def send(self, *lines: bytes) -> None:
+        """Queue frames; they leave at the end of the loop's turn."""
+        self._lines += lines
+        self._queued_bytes += sum(map(len, lines))
         self._has_lines.set()
 
     def abandon(self, reason: str) -> None:
@@ -221,8 +220,7 @@ class RelaySession(Receiver):
         try:
             async for message in self._socket:
                 if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
-                    for frame in self._reader.feed(message.data):
-                        self._take(frame)
+                    self._hear(message.data)
         finally:
             self._closed.set()
             if self._settle_timer is not None:
@@ -237,13 +235,19 @@ class RelaySession(Receiver):
                 skipped={reason.value: count for reason, count in self._reader.skipped.items()},
             )
 
-    def _take(self, frame: GatewayFrame) -> None:
+    def _hear(self, message: bytes) -> None:
+        acked: list[str] = []
+        for frame in self._reader.feed(message):
+            if isinstance(frame, InboundAck):  # nearly all are
+                acked.append(frame.buffer_id)
+            else:
+                self._take(frame)
+        if acked:
+            gateway = self.gateway
+            self._sessions.deliveries.ack(self, *acked, tenant=gateway.tenant, instance=gateway.instance)
+
+    def _take(self, frame: Hello | Outbound | Interrupt | GoingIdle) -> None:
         match frame:
-            case InboundAck():
-                gateway = self.gateway
-                self._sessions.deliveries.ack(
-                    self, frame.buffer_id, tenant=gateway.tenant, instance=gateway.instance
-                )
             case Outbound():
                 self._start(frame)
             case Hello():

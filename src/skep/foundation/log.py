@@ -22,6 +22,7 @@ _QUIET: Final = ("asyncio", "aiohttp", "httpx", "httpx2", "httpcore", "websocket
 
 class _State:
     is_configured = False
+    is_debug = False
 
 
 _state: Final = _State()
@@ -38,7 +39,7 @@ class Logger:
 
     def debug(self, event: str, **facts: object) -> None:
         """Log what only a developer wants."""
-        if (logger := self._logger()) is not None:
+        if _state.is_debug and (logger := self._logger()) is not None:
             logger.debug(event, **facts)
 
     def info(self, event: str, **facts: object) -> None:
@@ -110,3 +111,4 @@ def configure(*, process: str, level: str = "info", log_format: LogFormat = "aut
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(LEVELS[level], logging.WARNING))
     _state.is_configured = True
+    _state.is_debug = level == "debug"

@@ -1,4 +1,4 @@
-"""Tasks that somebody owns, and waiting between tries.
+"""Tasks that somebody owns, waiting between tries, and waiting for many things at once.
 
 The one place that makes bare tasks. Everything else uses `asyncio.TaskGroup` or a `TaskSet`.
 """
@@ -6,11 +6,19 @@ The one place that makes bare tasks. Everything else uses `asyncio.TaskGroup` or
 from __future__ import annotations
 
 import asyncio
+import math
 import random
+import time
 from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
-__all__ = ["Backoff", "TaskSet", "sleep_or"]
+__all__ = ["LATE_S", "Awaited", "Backoff", "TaskSet", "sleep_or"]
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+LATE_S: Final = 0.1
+"""How long after its limit `Awaited` gives up on an item, at most, in seconds."""
 
 
 class TaskSet:
@@ -45,6 +53,59 @@ class TaskSet:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._on_error(error)
+
+
+class Awaited(Generic[K, V]):
+    """What is waited for, each up to a limit of its own; all of them share one timer.
+
+    Args:
+        on_late: Takes each item whose limit has passed: never before it, at most `LATE_S` after it.
+    """
+
+    def __init__(self, *, on_late: Callable[[V], None]) -> None:
+        self._on_late: Final = on_late
+        self._items: dict[K, tuple[float, V]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._timed_for = math.inf
+
+    def add(self, key: K, item: V, *, limit_s: float) -> None:
+        """Wait for `item` as `key`."""
+        limit = time.monotonic() + limit_s
+        self._items[key] = limit, item
+        if limit < self._timed_for:
+            self._time(limit)
+
+    def pop(self, key: K) -> V | None:
+        """Return what was waited for as `key`; it came, or need not come any more."""
+        found = self._items.pop(key, None)
+        return None if found is None else found[1]
+
+    def pop_all(self) -> list[V]:
+        """Return all that is waited for, the oldest first; nothing is any more."""
+        items = [item for _limit, item in self._items.values()]
+        self._items.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timed_for = math.inf
+        return items
+
+    def _time(self, limit: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        wait_s = max(0.0, limit - time.monotonic()) + LATE_S
+        self._timer = asyncio.get_running_loop().call_later(wait_s, self._give_up)
+        self._timed_for = limit
+
+    def _give_up(self) -> None:
+        now = time.monotonic()
+        self._timed_for = math.inf
+        for key, waiting in [each for each in self._items.items() if each[1][0] <= now]:
+            if self._items.get(key) is waiting:
+                del self._items[key]
+                self._on_late(waiting[1])
+        limit = min((limit for limit, _item in self._items.values()), default=math.inf)
+        if limit < self._timed_for:
+            self._time(limit)
 
 
 class Backoff:

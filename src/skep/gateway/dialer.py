@@ -1,7 +1,7 @@
 """The relay link: one WebSocket to a connector, dialled out and dialled again.
 
 Source: relay contract, sections 2 to 5 and 7. The read loop never waits for an answer: who asks waits
-in a task of its own. Frames that wait leave in one message. Never logs a frame, a token or a query.
+in a task of its own. Never logs a frame, a token or a query.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ from typing import Final, Literal, Protocol
 from urllib.parse import urlsplit
 
 import aiohttp
+import msgspec
 
 from skep.foundation.clock import Clock
 from skep.foundation.errors import SettingError
 from skep.foundation.log import get_logger
-from skep.foundation.tasks import Backoff
+from skep.foundation.tasks import Awaited, Backoff
 from skep.gateway.errors import AmbiguousError, NotSentError
 from skep.gateway.identity import Credentials, RelayIdentity
+from skep.gateway.writing import LineWriter, Socket
 from skep.wire.control.envelope import Route
 from skep.wire.relay.actions import Action, Result
 from skep.wire.relay.descriptor import Descriptor
@@ -41,7 +43,6 @@ from skep.wire.relay.frames import (
     PassthroughForward,
     connector_frames,
     encode_frame,
-    messages,
 )
 from skep.wire.relay.token import mint_token
 from skep.wire.relay.urls import dial_url
@@ -61,7 +62,7 @@ HEARTBEAT_S: Final = 20.0
 REFUSED: Final = 4401
 
 _log = get_logger(part="relay")
-_Socket = aiohttp.ClientWebSocketResponse[bool]
+_encode: Final = msgspec.json.Encoder().encode
 
 
 class _End(enum.Enum):
@@ -83,6 +84,13 @@ class Account:
     platform: str
     bot_id: str
     descriptor: Descriptor
+
+
+class _Asked(msgspec.Struct, frozen=True):
+    """A request that waits for its result; `turn` is when it was given to the writer."""
+
+    answer: asyncio.Future[Result]
+    turn: int
 
 
 class LinkHandler(Protocol):
@@ -129,10 +137,8 @@ class RelayLink:
         self._handler: Final = handler
         self._clock: Final = clock
         self._connected = asyncio.Event()
-        self._waiting: dict[str, asyncio.Future[Result]] = {}
-        self._unwritten: set[str] = set()
-        self._lines: list[bytes] = []
-        self._has_lines = asyncio.Event()
+        self._waiting: Awaited[str, _Asked] = Awaited(on_late=_expire)
+        self._writer: LineWriter | None = None
         self._idle_ack = asyncio.Event()
         self._request_prefix: Final = secrets.token_hex(8)
         self._request_number = 0
@@ -177,31 +183,32 @@ class RelayLink:
             NotSentError: The relay is down; nothing was written.
             AmbiguousError: The socket died, or no answer came in time.
         """
-        if not self.is_connected:
+        writer = self._writer
+        if writer is None:
             raise NotSentError("the relay is down")
         request_id = self._next_request_id()
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Result] = loop.create_future()
-        self._waiting[request_id] = answer
-        self._unwritten.add(request_id)
-        timer = loop.call_later(RESULT_TIMEOUT_S, _expire, answer)
-        self._ask(action, request_id, platform, bot_id)
+        answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.add(request_id, _Asked(answer, writer.turn), limit_s=RESULT_TIMEOUT_S)
+        self._ask(writer, action, request_id, platform, bot_id)
         try:
             return await answer
         finally:
-            timer.cancel()
-            self._waiting.pop(request_id, None)
-            self._unwritten.discard(request_id)
+            self._waiting.pop(request_id)
 
     def post(self, action: Action, *, platform: str, bot_id: str) -> None:
         """Ask the connector to do `action` and let its answer go; dropped when the relay is down."""
-        if self.is_connected:
-            self._ask(action, self._next_request_id(), platform, bot_id)
+        if self._writer is not None:
+            self._ask(self._writer, action, self._next_request_id(), platform, bot_id)
 
     def send(self, frame: GatewayFrame) -> None:
         """Send `frame` with whatever else waits; dropped when the relay is down."""
-        if self.is_connected:
-            self._queue(frame)
+        if self._writer is not None:
+            self._writer.write(encode_frame(frame))
+
+    def acknowledge(self, buffer_id: str) -> None:
+        """Send an `inbound_ack`, as `send` does: there is one for each event."""
+        if self._writer is not None:
+            self._writer.write(b'{"type":"inbound_ack","bufferId":%b}\n' % _encode(buffer_id))
 
     async def go_idle(self) -> None:
         """Tell the connector to keep everything from now on, and wait a moment for its answer."""
@@ -273,22 +280,20 @@ class RelayLink:
             self._set_state("connecting", _why_not(url, error))
             return _End.AWAY
         try:
-            async with asyncio.TaskGroup() as group:
-                writer = group.create_task(self._write(socket))
-                end = await self._read(socket, backoff)
-                writer.cancel()
+            return await self._read(socket, backoff)
         except asyncio.CancelledError:
             self.state, self.detail = "off", None  # we hang up: no news for anybody
             raise
         finally:
             self._lost()
             await _close(socket)
-        return end
 
-    async def _read(self, socket: _Socket, backoff: Backoff) -> _End:
+    async def _read(self, socket: Socket, backoff: Backoff) -> _End:
         reader = connector_frames()
+        writer = LineWriter(socket)
         for identity in self._identity.identities:
-            self._queue(Hello(platform=identity.platform, bot_id=identity.bot_id, skep=SKEP))
+            hello = Hello(platform=identity.platform, bot_id=identity.bot_id, skep=SKEP)
+            writer.write(encode_frame(hello))
         try:
             async with asyncio.timeout(HANDSHAKE_TIMEOUT_S) as handshake:
                 while True:
@@ -297,9 +302,10 @@ class RelayLink:
                         return self._ended(socket.close_code, message.extra)
                     for frame in reader.feed(message.data):
                         self._take(frame)
-                        if isinstance(frame, DescriptorFrame) and not self.is_connected:
+                        if self._writer is None and self._accounts:
                             handshake.reschedule(None)
                             backoff.reset()
+                            self._writer = writer
                             self._connected.set()
                             self._set_state("connected", None)
                     if self._handler.is_full:
@@ -323,9 +329,9 @@ class RelayLink:
             case Inbound():
                 self._handler.on_inbound(frame)
             case OutboundResult():
-                answer = self._waiting.get(frame.request_id)
-                if answer is not None and not answer.done():
-                    answer.set_result(frame.result)
+                asked = self._waiting.pop(frame.request_id)
+                if asked is not None and not asked.answer.done():
+                    asked.answer.set_result(frame.result)
             case DescriptorFrame():
                 self._adopt(frame.descriptor)
             case InterruptInbound():
@@ -345,25 +351,9 @@ class RelayLink:
         if self.is_connected:
             self._handler.on_state()
 
-    async def _write(self, socket: _Socket) -> None:
-        """Send what waits: all of it that came up in one turn of the loop in one message."""
-        while True:
-            await self._has_lines.wait()
-            self._has_lines.clear()
-            lines, self._lines = self._lines, []
-            self._unwritten.clear()
-            try:
-                for message in messages(lines):
-                    await socket.send_frame(message, aiohttp.WSMsgType.TEXT)
-            except (aiohttp.ClientError, OSError):
-                return  # the reader sees the end
-
-    def _ask(self, action: Action, request_id: str, platform: str, bot_id: str) -> None:
-        self._queue(Outbound.of(action, request_id=request_id, platform=platform, bot_id=bot_id))
-
-    def _queue(self, frame: GatewayFrame) -> None:
-        self._lines.append(encode_frame(frame))
-        self._has_lines.set()
+    def _ask(self, writer: LineWriter, action: Action, request_id: str, platform: str, bot_id: str) -> None:
+        frame = Outbound.of(action, request_id=request_id, platform=platform, bot_id=bot_id)
+        writer.write(encode_frame(frame))
 
     def _next_request_id(self) -> str:
         self._request_number += 1
@@ -372,13 +362,14 @@ class RelayLink:
     def _lost(self) -> None:
         """Fail at once what waits for an answer: it will not come on another socket."""
         self._connected.clear()
-        self._lines.clear()
-        self._has_lines.clear()
         self._accounts = {}
-        for request_id, answer in self._waiting.items():
-            if not answer.done():
-                error = NotSentError if request_id in self._unwritten else AmbiguousError
-                answer.set_exception(error("the connection to the connector was lost"))
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.stop()
+            for asked in self._waiting.pop_all():
+                if not asked.answer.done():
+                    error = NotSentError if asked.turn == writer.turn else AmbiguousError
+                    asked.answer.set_exception(error("the connection to the connector was lost"))
         if self.state == "connected":
             self._set_state("connecting", "the connection was lost")
 
@@ -394,15 +385,15 @@ class RelayLink:
         self._handler.on_state()
 
 
-async def _close(socket: _Socket) -> None:
+async def _close(socket: Socket) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(CLOSE_TIMEOUT_S):
             await socket.close()
 
 
-def _expire(answer: asyncio.Future[Result]) -> None:
-    if not answer.done():
-        answer.set_exception(AmbiguousError(f"no answer within {RESULT_TIMEOUT_S:g} s"))
+def _expire(asked: _Asked) -> None:
+    if not asked.answer.done():
+        asked.answer.set_exception(AmbiguousError(f"no answer within {RESULT_TIMEOUT_S:g} s"))
 
 
 def _why_not(url: str, error: Exception) -> str:

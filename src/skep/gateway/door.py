@@ -68,6 +68,13 @@ class Door:
             raise ConnectionLostError("the daemon is away")
         return await self._caller.call(method, args)
 
+    def begin(self, method: Method[A, R], args: A, done: Callable[[R | SkepError], None]) -> None:
+        """Call the daemon and come back at once; `done` takes the result, or the error that `call` raises."""
+        if self._caller is not None:
+            self._caller.begin(method, args, done)
+        else:
+            asyncio.get_running_loop().call_soon(done, ConnectionLostError("the daemon is away"))
+
     def notify(self, method: Method[A, Any], args: A) -> None:
         """Call the daemon without an answer; dropped when it is away."""
         if self._caller is not None:

@@ -27,7 +27,7 @@ from skep.gateway.interrupts import Interrupts
 from skep.gateway.outbox import Outbox
 from skep.gateway.streaming import Streaming
 from skep.wire.control.door import ATTACH, TURN, AttachArgs, FrontedPlatform, Turn
-from skep.wire.relay.frames import Inbound, InboundAck, InterruptInbound
+from skep.wire.relay.frames import Inbound, InterruptInbound
 
 __all__ = ["Gateway", "run_gateway"]
 
@@ -75,7 +75,7 @@ class Gateway:
             on_lost=self._on_daemon_lost,
         )
         self.inbox: Final = Inbox(
-            self.door, self._tasks, relay=RELAY, clock=clock, acknowledge=self._acknowledge
+            self.door, self._tasks, relay=RELAY, clock=clock, acknowledge=self.link.acknowledge
         )
         self.outbox: Final = Outbox(self.door, self.link, self._tasks)
         self.streaming: Final = Streaming(self.link, self._tasks)
@@ -97,6 +97,7 @@ class Gateway:
                 for task in others:
                     task.cancel()
         finally:
+            self.inbox.close()
             await self._tasks.close()
         _log.info("gateway_stopped")
 
@@ -125,9 +126,6 @@ class Gateway:
         self.streaming.relay_changed()
 
     # The rest.
-
-    def _acknowledge(self, buffer_id: str) -> None:
-        self.link.send(InboundAck(buffer_id=buffer_id))
 
     def _changed_now(self) -> None:
         self._changed.set()

@@ -18,6 +18,7 @@ __all__ = ["Account", "Person", "account_of", "resolve"]
 _SCOPED: Final = frozenset({"slack", "wecom"})
 """Platforms whose user ids are unique in their scope only (platforms, section 4)."""
 _NAME_MAX: Final = 200
+_HEARD_EVERY_MS: Final = 60_000
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +31,14 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     platform: str
     namespace: str
     user_id: str
+
+
+class _Heard(msgspec.Struct, frozen=True):
+    """An account as it was written down last, and when (UTC milliseconds)."""
+
+    person: Person
+    shown: str
+    at: int
 
 
 class Person(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,11 +70,22 @@ def account_of(source: SessionSource) -> Account | None:
 def resolve(tx: HiveTx, account: Account, *, name: str | None, at: int) -> Person:
     """Return the person of `account`; an account that was never seen is a new person.
 
+    That somebody was heard from is written once a minute, or when they are called otherwise than before.
+
     Args:
         name: What the platform calls them; it is shown, and never compared.
         at: Now, UTC milliseconds.
     """
     shown = (name or account.user_id)[:_NAME_MAX]
+    heard: _Heard | None = tx.memo.get(account)
+    if heard is not None and heard.shown == shown and at - heard.at < _HEARD_EVERY_MS:
+        return heard.person
+    person = _resolve(tx, account, shown=shown, at=at)
+    tx.memo[account] = _Heard(person, shown, at)
+    return person
+
+
+def _resolve(tx: HiveTx, account: Account, *, shown: str, at: int) -> Person:
     row = tx.one("account_heard", account.platform, account.namespace, account.user_id, at, shown)
     if row is not None:
         return Person(id=row[0], is_blocked=row[1] == "blocked")

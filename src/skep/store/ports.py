@@ -5,6 +5,7 @@ The names are those of the blocks in `queries/`; each engine has its own text fo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 __all__ = ["HiveTx", "Row", "Signal"]
@@ -19,9 +20,16 @@ class HiveTx(Protocol):
 
     Attributes:
         signals: What to tell once it is durable.
+        memo: What was read and is still true, for as long as this object does all the writing. It is
+            emptied whenever work is undone; who changes rows behind it calls `forget`.
     """
 
     signals: list[Signal]
+    memo: dict[Any, Any]
+
+    def forget(self) -> None:
+        """Read everything again when it is needed."""
+        ...
 
     def one(self, name: str, *args: object) -> Row | None:
         """Return the first row of a statement."""
@@ -33,6 +41,10 @@ class HiveTx(Protocol):
 
     def run(self, name: str, *args: object) -> int:
         """Run a statement without rows; return how many rows it changed."""
+        ...
+
+    def many(self, name: str, rows: Sequence[Sequence[object]]) -> list[Row]:
+        """Run a statement once for each of `rows`; return all rows that come of it, in order."""
         ...
 
     def insert(self, name: str, *args: object) -> int:

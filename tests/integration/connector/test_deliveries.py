@@ -4,108 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from skep.connector.deliveries import DEAD_READER_MS, Bounds, Deliveries, Receiver, Sent
-from skep.connector.intake import Intake, Taken
-from skep.connector.platform import Inbound, Platform
-from skep.connector.platforms.web.accounts import seed_owner
-from skep.connector.platforms.web.hub import Hub
-from skep.connector.platforms.web.platform import WebPlatform
+from skep.connector.deliveries import DEAD_READER_MS, Bounds
+from skep.connector.intake import Taken
 from skep.connector.sessions import SKEP_WINDOW, STOCK_WINDOW
-from skep.foundation.clock import ManualClock
-from skep.store.sqlite.connector import ConnectorStore, open_connector
-from skep.wire.relay.event import MessageEvent, SessionSource
+from support.buffer import INSTANCE, TENANT, FakeReceiver, Rig
 from support.edge import CONTROL, Edge, FakeGateway, running_edge
 from support.waiting import MS, eventually
-
-TENANT, INSTANCE = "local", "gw-local"
-
-
-@dataclass
-class FakeReceiver(Receiver):
-    """A socket with a window; what it was given is kept."""
-
-    window: int = 1_000
-    is_skep_one: bool = True
-    flight: dict[str, Sent] = field(default_factory=dict[str, Sent])
-    lines: list[bytes] = field(default_factory=list[bytes])
-    abandoned: str = ""
-
-    @property
-    def in_flight(self) -> dict[str, Sent]:
-        return self.flight
-
-    @property
-    def is_skep(self) -> bool:
-        return self.is_skep_one
-
-    @property
-    def room(self) -> int:
-        return self.window - len(self.flight)
-
-    @property
-    def texts(self) -> list[str]:
-        """The texts it was given, in order."""
-        return [line.split(b'"text":"')[1].split(b'"')[0].decode() for line in self.lines]
-
-    def send(self, line: bytes) -> None:
-        self.lines.append(line)
-
-    def abandon(self, reason: str) -> None:
-        self.abandoned = reason
-
-
-class Rig:
-    """Intake and deliveries over a real database."""
-
-    def __init__(self, store: ConnectorStore, bounds: Bounds) -> None:
-        self.store = store
-        self.clock = ManualClock()
-        platforms: dict[str, Platform] = {"web": WebPlatform(store, Hub(), self.clock)}
-        self.deliveries = Deliveries(store, clock=self.clock, mark="m", bounds=bounds, platforms=platforms)
-        self.intake = Intake(store, self.deliveries, self.clock)
-
-    async def accept(
-        self, text: str, *, user: str = "owner", chat: str = "c", key: str | None = None
-    ) -> Taken:
-        """Take one event in."""
-        source = SessionSource(platform="web", chat_id=chat, user_id=user, user_ns="local", scope_id="local")
-        event = MessageEvent(text=text, message_id=f"m-{text}", source=source)
-        return await self.intake.accept(Inbound.of(event, dedupe_key=key or text))
-
-    def attach(self, receiver: Receiver) -> None:
-        """Make it the newest socket."""
-        self.deliveries.attach(receiver, tenant=TENANT, instance=INSTANCE)
-
-    def ack(self, receiver: Receiver, buffer_id: str) -> bool:
-        """Acknowledge."""
-        return self.deliveries.ack(receiver, buffer_id, tenant=TENANT, instance=INSTANCE)
-
-    async def waiting(self) -> int:
-        """Return how many rows there are, once all is written."""
-        rows = await self.store.write(lambda tx: tx.buffered())
-        return sum(row.events for row in rows)
-
-
-@pytest.fixture
-def bounds() -> Bounds:
-    """What a test does not set."""
-    return Bounds()
-
-
-@pytest.fixture
-async def rig(tmp_path: Path, bounds: Bounds) -> AsyncIterator[Rig]:
-    """Intake and deliveries, the owner bound."""
-    store = await open_connector(tmp_path / "connector.db")
-    await store.write(lambda tx: seed_owner(tx, instance=INSTANCE, now_ms=0))
-    rig = Rig(store, bounds)
-    yield rig
-    await rig.deliveries.close()
-    await store.close()
 
 
 async def test_event_waits_for_its_gateway_and_is_forgotten_after_the_ack(rig: Rig) -> None:
@@ -204,21 +112,49 @@ async def test_late_ack_on_a_superseded_socket_counts(rig: Rig) -> None:
 async def test_event_that_a_load_found_first_is_not_given_twice(rig: Rig) -> None:
     """It is in the table a moment before its commit is told."""
     event = b'{"text":"one"}'
-    delivery_id = await rig.store.write(
-        lambda tx: tx.deliver(TENANT, INSTANCE, platform="web", message_id="m", event=event, now_ms=0)
-    )
+    await rig.store.write(lambda tx: tx.deliver([(7, TENANT, INSTANCE, "web", "m", event, 0)]))
     receiver = FakeReceiver()
     rig.attach(receiver)
     await eventually(lambda: receiver.texts == ["one"])
-    rig.deliveries.offer(TENANT, INSTANCE, delivery_id, event)
+    rig.deliveries.offer(TENANT, INSTANCE, [(7, event)])
     await rig.accept("two")
     await eventually(lambda: receiver.texts == ["one", "two"])
+
+
+async def test_acknowledgements_in_any_order_forget_what_they_name(rig: Rig) -> None:
+    """Runs of ids, single ones, and one that was given up meanwhile."""
+    receiver = FakeReceiver()
+    rig.attach(receiver)
+    for i in range(9):
+        await rig.accept(f"n{i}")
+    await eventually(lambda: len(receiver.lines) == 9)
+    ids = list(receiver.in_flight)
+    gone = receiver.in_flight[ids[5]].delivery_id
+    await rig.store.write(lambda tx: tx.take_deliveries([gone]))
+
+    assert rig.ack(receiver, *(ids[i] for i in (7, 1, 5, 2, 4, 0)), "m-999") == 6
+    await asyncio.sleep(0)
+    assert await rig.waiting() == 3
+    again = FakeReceiver()
+    rig.attach(again)
+    await eventually(lambda: again.texts == ["n3", "n6", "n8"])
+
+
+async def test_acknowledgement_of_a_platform_that_is_gone_is_taken(rig: Rig) -> None:
+    """It was switched off while its events waited."""
+    await rig.store.write(lambda tx: tx.deliver([(7, TENANT, INSTANCE, "gone", "m", b'{"text":"one"}', 0)]))
+    receiver = FakeReceiver()
+    rig.attach(receiver)
+    await eventually(lambda: receiver.texts == ["one"])
+    rig.ack(receiver, *receiver.in_flight)
+    await asyncio.sleep(0)
+    assert await rig.waiting() == 0
 
 
 async def test_what_waited_survives_a_restart(rig: Rig) -> None:
     """The table is the truth: a new process hands it over, and counts it."""
     await rig.accept("one")
-    again = Rig(rig.store, Bounds())
+    again = Rig(rig.store, Bounds(), start=2)
     again.deliveries.resume(await rig.store.read(lambda tx: tx.buffered()))
     assert again.deliveries.buffered(TENANT, INSTANCE) == 1
     receiver = FakeReceiver()

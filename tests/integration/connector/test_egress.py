@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,12 @@ import msgspec
 import pytest
 
 from skep.connector.egress import Egress, Identity, Origin
-from skep.connector.platform import Target
 from skep.foundation.clock import SYSTEM_CLOCK
-from skep.store.sqlite.connector import ChatRow, ConnectorStore, ConnectorTx, TakenRow, open_connector
-from skep.wire.relay.actions import Action, Hints, Result
-from skep.wire.relay.descriptor import Descriptor
+from skep.store.sqlite.connector import ChatRow, ConnectorStore, ConnectorTx, open_connector
+from skep.wire.relay.actions import Result
 from skep.wire.relay.frames import Outbound
 from support.edge import CONTROL, Edge, FakeGateway, Tab, running_edge
+from support.plain_platform import FakePlatform
 from support.waiting import eventually
 
 DECLINED = {
@@ -251,39 +250,6 @@ async def test_restart_keeps_keys_and_drafts_ids(tmp_path: Path) -> None:
 
 
 # A platform whose store is not ours: the record of relay contract, section 16.
-
-
-@dataclass
-class FakePlatform:
-    """Answers what it is told to, and counts."""
-
-    name: str = "fake"
-    bot_ids: tuple[str, ...] = ("bot",)
-    is_exact: bool = False
-    repeats_safely: bool = False
-    results: list[Result] = field(default_factory=list[Result])
-    calls: int = 0
-    running: int = 0
-    said: list[str] = field(default_factory=list[str])
-    gate: asyncio.Event | None = None
-
-    def descriptor(self, bot_id: str, *, is_skep: bool) -> Descriptor:
-        raise NotImplementedError
-
-    async def perform(self, action: Action, target: Target, hints: Hints) -> Result:
-        self.calls += 1
-        self.running += 1
-        assert self.running == 1
-        if self.gate is not None:
-            await self.gate.wait()
-        await asyncio.sleep(0)
-        self.running -= 1
-        self.said.append(getattr(action, "content", ""))
-        return self.results.pop(0)
-
-    def delivered(self, tx: ConnectorTx, taken: Sequence[TakenRow]) -> None: ...
-
-    def given_up(self, tx: ConnectorTx, taken: TakenRow) -> None: ...
 
 
 @pytest.fixture

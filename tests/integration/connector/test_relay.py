@@ -91,7 +91,7 @@ async def test_expired_token_with_a_wrong_signature_is_4401(edge: Edge) -> None:
 async def test_store_that_is_away_is_503(tmp_path: Path) -> None:
     """Rule 4: an outage must not look like a revocation."""
     store = await open_connector(tmp_path / "connector.db")
-    deliveries = Deliveries(store, clock=SYSTEM_CLOCK, mark="m", bounds=Bounds(), platforms={})
+    deliveries = Deliveries(store, clock=SYSTEM_CLOCK, mark="m", start=1, bounds=Bounds(), platforms={})
     sessions = Sessions(
         store=store,
         deliveries=deliveries,

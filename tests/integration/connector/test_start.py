@@ -6,19 +6,25 @@ import asyncio
 import json
 import socket
 import stat
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from skep.connector.intake import Intake, Taken
+from skep.connector.platform import Inbound, Platform
 from skep.connector.platforms.web.hub import Hub
 from skep.connector.platforms.web.pages import Pages
 from skep.connector.server import run_connector
-from skep.foundation.clock import SYSTEM_CLOCK
+from skep.foundation.clock import SYSTEM_CLOCK, Clock
 from skep.foundation.errors import SkepError
 from skep.foundation.paths import Home
 from skep.foundation.settings import ConnectorSettings, Settings
-from skep.store.sqlite.connector import ConnectorTx, open_connector
+from skep.store.sqlite.connector import ConnectorStore, ConnectorTx, open_connector
+from skep.wire.relay.event import MessageEvent, SessionSource
 from support.edge import Edge, running_edge
+from support.plain_platform import FakePlatform
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -84,6 +90,30 @@ async def test_what_was_stored_is_there_after_a_restart(tmp_path: Path) -> None:
         edge.secrets = secrets
         assert [m["text"] for m in await edge.messages(who, conversation)] == ["hello"]
         assert (await (await edge.gateway()).hear("inbound"))["event"]["text"] == "hello"
+
+
+async def test_further_platform_runs_as_long_as_the_connector(tmp_path: Path) -> None:
+    """It takes events in, gateways may front it, and it is stopped before the store is closed."""
+    told: list[str] = []
+
+    @asynccontextmanager
+    async def open_platform(intake: Intake, store: ConnectorStore, clock: Clock) -> AsyncIterator[Platform]:
+        source = SessionSource(platform="fake", chat_id="c", user_id="u", scope_id="s")
+        await store.write(
+            lambda tx: tx.bind("fake", "", "u", tenant="local", instance="gw-local", now_ms=clock.now_ms())
+        )
+        event = MessageEvent(text="early", message_id="m", source=source)
+        assert await intake.accept(Inbound.of(event, dedupe_key="fake:bot:m")) is Taken.STORED
+        yield FakePlatform()
+        waiting = await store.read(lambda tx: tx.buffered())
+        told.append(f"stopped with {sum(row.events for row in waiting)}")
+
+    async with running_edge(tmp_path / "home", others=[open_platform]) as edge:
+        gateway = await edge.gateway()
+        assert (await gateway.hear("descriptor"))["descriptor"]["platform"] == "fake"
+        assert (await gateway.hear("inbound"))["event"]["text"] == "early"
+        assert told == []
+    assert told == ["stopped with 1"]
 
 
 async def test_key_that_is_missing_beside_a_database_is_not_made_anew(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from skep.foundation.errors import RefusedError
+from skep.foundation.errors import RefusedError, SkepError
 from skep.foundation.rpc import (
     Call,
     Caller,
@@ -25,6 +26,7 @@ from skep.foundation.rpc import (
     Table,
     connect,
 )
+from skep.foundation.tasks import LATE_S
 from support.waiting import MS, eventually
 
 pytestmark = pytest.mark.anyio
@@ -47,20 +49,32 @@ ECHO = Method(name="test.echo", args=Number, result=Number)
 WAIT = Method(name="test.wait", args=Number, result=Number, ends_with_connection=True)
 FAIL = Method(name="test.fail", args=Number, result=Number)
 TALK = Method(name="test.talk", args=Words, result=Words)
+NOW = Method(name="test.now", args=Number, result=Number)
+LATER = Method(name="test.later", args=Number, result=Number)
+HOLD = Method(name="test.hold", args=Number, result=Number, ends_with_connection=True)
 TOLD = Event(name="told", data=Number)
-TABLE = Table("test.sock", (ECHO, WAIT, FAIL, TALK))
+TABLE = Table("test.sock", (ECHO, WAIT, FAIL, TALK, NOW, LATER, HOLD))
 
 
 class Service:
-    """A listener with four methods, and what happened to them."""
+    """A listener with a method of each kind, and what happened to them."""
 
     def __init__(self) -> None:
+        self.later: dict[int, asyncio.Future[Number]] = {}
         self.ended_waits = 0
         self.gone = 0
         self.release = asyncio.Event()
         self.listener = Listener(
             TABLE,
-            {"test.echo": self.echo, "test.wait": self.wait, "test.fail": self.fail, "test.talk": self.talk},
+            {
+                "test.echo": self.echo,
+                "test.wait": self.wait,
+                "test.fail": self.fail,
+                "test.talk": self.talk,
+                "test.now": self.now,
+                "test.later": self.promise,
+                "test.hold": self.promise,
+            },
             in_flight=1_024,
             epoch=5,
             on_close=self.closed,
@@ -82,11 +96,21 @@ class Service:
 
     async def fail(self, _call: Call, args: Number) -> Number:
         """Fail in one of three ways."""
-        if args.n == 0:
-            raise RpcError("conflict", "taken", hint="choose another", retry_after_ms=7)
-        if args.n == 1:
-            raise RefusedError("nothing there", code="hive.not_found")
-        raise ValueError("hunter2")
+        raise _FAULTS[args.n]
+
+    def now(self, _call: Call, args: Number) -> Number:
+        """Answer on the spot, or fail there."""
+        if args.n in _FAULTS:
+            raise _FAULTS[args.n]
+        return args
+
+    def promise(self, _call: Call, args: Number) -> asyncio.Future[Number]:
+        """Answer, or fail, when the test says so; with 9 at once."""
+        future: asyncio.Future[Number] = asyncio.get_running_loop().create_future()
+        self.later[args.n] = future
+        if args.n == 9:
+            future.set_result(args)
+        return future
 
     async def talk(self, _call: Call, args: Words) -> Words:
         """Say as much as is asked for."""
@@ -95,6 +119,13 @@ class Service:
     def closed(self, _connection: object) -> None:
         """Count a connection that is gone."""
         self.gone += 1
+
+
+_FAULTS: dict[int, Exception] = {
+    0: RpcError("conflict", "taken", hint="choose another", retry_after_ms=7),
+    1: RefusedError("nothing there", code="hive.not_found"),
+    2: ValueError("hunter2"),
+}
 
 
 @pytest.fixture
@@ -136,28 +167,98 @@ async def test_cp_06_one_more_than_fits_is_busy(service: Service, caller: Caller
     assert sorted(task.result().n for task in waiting) == list(range(1_024))
 
 
+@pytest.mark.parametrize("method", [FAIL, NOW, LATER], ids=["coroutine", "function", "future"])
 @pytest.mark.parametrize(
     ("n", "code", "hint", "retry"),
     [(0, "conflict", "choose another", 7), (1, "not_found", "", None)],
 )
 async def test_a_refusal_arrives_with_code_hint_and_time(
-    caller: Caller, n: int, code: str, hint: str, retry: int | None
+    service: Service,
+    caller: Caller,
+    method: Method[Number, Number],
+    n: int,
+    code: str,
+    hint: str,
+    retry: int | None,
 ) -> None:
-    """The caller learns who must act."""
+    """The caller learns who must act, whatever kind of handler refused."""
     with pytest.raises(CallError) as raised:
-        await caller.call(FAIL, Number(n))
+        await _fail(service, caller, method, n)
 
     assert (raised.value.wire_code, raised.value.hint, raised.value.retry_after_ms) == (code, hint, retry)
 
 
-async def test_an_unexpected_fault_gives_an_incident_and_no_detail(caller: Caller) -> None:
+@pytest.mark.parametrize("method", [FAIL, NOW, LATER], ids=["coroutine", "function", "future"])
+async def test_an_unexpected_fault_gives_an_incident_and_no_detail(
+    service: Service, caller: Caller, method: Method[Number, Number]
+) -> None:
     """What went wrong inside stays inside."""
     with pytest.raises(CallError) as raised:
-        await caller.call(FAIL, Number(2))
+        await _fail(service, caller, method, 2)
 
     assert raised.value.wire_code == "internal"
     assert "hunter2" not in raised.value.problem
     assert (await caller.call(ECHO, Number(3))).n == 3
+
+
+async def test_a_function_answers_on_the_spot_or_later(service: Service, caller: Caller) -> None:
+    """A struct is the result; a future is answered when it is done, in any order, or was done already."""
+    first = asyncio.ensure_future(caller.call(LATER, Number(4)))
+    second = asyncio.ensure_future(caller.call(LATER, Number(5)))
+    await eventually(lambda: {4, 5} <= set(service.later))
+    done = await caller.call(LATER, Number(9))
+    service.later[5].set_result(Number(50))
+    overtaken = await second
+    service.later[4].set_result(Number(40))
+
+    assert (done.n, overtaken.n, (await first).n) == (9, 50, 40)
+    assert (await caller.call(NOW, Number(6))).n == 6
+    assert not service.listener.pending
+
+
+async def test_a_future_is_in_flight_until_it_is_done(service: Service, caller: Caller) -> None:
+    """It counts as a task would: one over the limit is busy, and done ones make room."""
+    waiting = [asyncio.ensure_future(caller.call(LATER, Number(n))) for n in range(10, 1_034)]
+    await eventually(lambda: len(service.later) == 1_024)
+    with pytest.raises(CallError) as raised:
+        await caller.call(NOW, Number(3))
+    for n, future in service.later.items():
+        future.set_result(Number(n))
+
+    assert raised.value.wire_code == "busy"
+    assert [answer.n for answer in await asyncio.gather(*waiting)] == list(range(10, 1_034))
+    assert (await caller.call(NOW, Number(3))).n == 3
+
+
+async def test_a_pending_future_ends_with_its_connection_only_where_the_method_says_so(
+    service: Service, caller: Caller
+) -> None:
+    """What only waits is cancelled; what may be half done goes on, and whatever comes of it harms nobody."""
+    waiting = [asyncio.ensure_future(caller.call(*each)) for each in ((HOLD, Number(3)), (LATER, Number(4)))]
+    await eventually(lambda: {3, 4} <= set(service.later))
+    caller.close()
+    await asyncio.wait(waiting)
+    await eventually(service.later[3].cancelled)
+    is_kept = service.later[4] in service.listener.pending
+    service.later[4].set_exception(ValueError("hunter2"))
+
+    await eventually(lambda: not service.listener.pending)
+    assert is_kept
+    assert [type(each.exception()) for each in waiting] == [ConnectionLostError] * 2
+
+
+async def test_a_pending_future_is_cancelled_when_the_listener_closes(
+    service: Service, caller: Caller
+) -> None:
+    """Closing waits for nobody: each call has ended, the caller knows at once."""
+    waiting = asyncio.ensure_future(caller.call(LATER, Number(4)))
+    await eventually(lambda: 4 in service.later)
+    await service.listener.close()
+
+    assert service.later[4].cancelled()
+    assert service.gone == 1
+    with pytest.raises(ConnectionLostError):
+        await waiting
 
 
 async def test_a_wait_ends_with_its_connection(service: Service, caller: Caller) -> None:
@@ -346,6 +447,62 @@ async def test_a_time_out_is_the_callers_own(caller: Caller) -> None:
         await caller.call(WAIT, Number(), timeout_s=0.02)
 
     assert raised.value.wire_code == "timeout"
+
+
+async def test_calls_time_out_each_by_its_own_limit(service: Service, caller: Caller) -> None:
+    """Never before the limit, and soon after it, whichever was asked first; what is answered is not touched."""
+    limits_s = (0.3, 0.02, 0.25, 0.1)
+    answered = asyncio.ensure_future(caller.call(LATER, Number(4), timeout_s=0.05))
+    await eventually(lambda: 4 in service.later)
+    service.later[4].set_result(Number(4))
+
+    async def took_s(limit_s: float) -> float:
+        begun = time.monotonic()
+        with pytest.raises(CallError, match=f"within {limit_s:g} s"):
+            await caller.call(WAIT, Number(), timeout_s=limit_s)
+        return time.monotonic() - begun
+
+    took = await asyncio.gather(*map(took_s, limits_s))
+
+    assert (await answered).n == 4
+    assert all(
+        limit_s <= each <= limit_s + LATE_S + 400 * MS for limit_s, each in zip(limits_s, took, strict=True)
+    )
+
+
+async def test_a_call_can_be_made_without_a_task(service: Service, caller: Caller) -> None:
+    """`begin` comes back at once; what becomes of the call is told later, once, by whichever way it ends."""
+    told: list[Number | Words | SkepError] = []
+    caller.begin(NOW, Number(3), told.append)
+    caller.begin(NOW, Number(0), told.append)
+    caller.begin(TALK, Words("x" * (1 << 20)), told.append)
+    caller.begin(WAIT, Number(), told.append, timeout_s=0.02)
+    caller.begin(LATER, Number(4), told.append)
+    at_once = list(told)
+    await eventually(lambda: len(told) == 4)
+    caller.close()
+    await caller.wait_closed()
+    caller.begin(NOW, Number(5), told.append)
+
+    await eventually(lambda: len(told) == 6)
+    assert at_once == []
+    assert [each.wire_code if isinstance(each, SkepError) else each for each in told] == [
+        "too_large",
+        Number(3),
+        "conflict",
+        "timeout",
+        "connection_lost",
+        "connection_lost",
+    ]
+
+
+async def _fail(service: Service, caller: Caller, method: Method[Number, Number], n: int) -> None:
+    """Call `method` so that it fails in way `n`."""
+    call = asyncio.ensure_future(caller.call(method, Number(n)))
+    if method is LATER:
+        await eventually(lambda: n in service.later)
+        service.later[n].set_exception(_FAULTS[n])
+    await call
 
 
 async def _send_raw(path: Path, data: bytes) -> bytes:

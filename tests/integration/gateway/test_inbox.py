@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -11,6 +11,7 @@ import pytest
 from skep.foundation.rpc import RpcError
 from skep.gateway.inbox import WINDOW
 from skep.wire.control.door import AcceptArgs, AcceptOutcome, AcceptResult
+from skep.wire.relay.frames import InboundAck, encode_frame
 from support.waiting import MS, eventually
 
 if TYPE_CHECKING:
@@ -71,6 +72,89 @@ async def test_unknown_outcome_is_repeated_in_order_of_the_chat(site: Site, code
 
     await eventually(lambda: site.relay.acks() == ["b-1", "b-2"])
     assert site.door.texts == ["one", "one", "one", "two"]
+
+
+async def test_order_of_each_chat_holds_whatever_fails_in_the_middle(site: Site) -> None:
+    """Refusals, and a daemon that goes away with events in its hands: no event overtakes one of its chat."""
+    refusals = {
+        "a2": ["busy", "internal"],
+        "b1": ["unavailable"],
+        "a5": ["invalid_argument"],
+        "b4": ["timeout"],
+    }
+    is_away = asyncio.Event()
+
+    async def accept(args: AcceptArgs) -> AcceptResult:
+        text = msgspec.json.decode(args.event)["text"]
+        if text in ("a4", "b3") and not is_away.is_set():
+            await asyncio.Event().wait()
+        if refusals.get(text):
+            raise RpcError(refusals[text].pop(), "as the test wants it", retry_after_ms=1)
+        return AcceptResult(outcome="stored")
+
+    site.door.accept = accept
+    await site.start()
+    for number in range(8):
+        for chat in "ab":
+            await site.relay.send_event(f"{chat}{number}", chat=chat, buffer_id=f"{chat}{number}")
+    await eventually(lambda: {"a4", "b3"} <= set(site.door.texts))
+    is_away.set()
+    await site.door.stop()
+    await site.door.start()
+
+    await eventually(lambda: {"a7", "b7"} <= set(site.relay.acks()), within=5_000 * MS)
+    for chat in "ab":
+        handed = [text for text in site.door.texts if text[0] == chat]
+        acked = [buffer_id for buffer_id in site.relay.acks() if buffer_id[0] == chat]
+        assert handed == sorted(handed)
+        assert acked == [f"{chat}{number}" for number in range(8) if f"{chat}{number}" != "a5"]
+    assert [site.door.texts.count(text) for text in ("a2", "b1", "a4", "b3", "b4")] == [3, 2, 2, 2, 2]
+
+
+@pytest.mark.parametrize("source", [{"chat_id": 5}, {"chat_id": "5", "scope_id": None}, {"chat_id": 5.0}])
+async def test_a_chat_is_one_however_its_id_is_written(site: Site, source: dict[str, Any]) -> None:
+    """Odd types, and null for nothing, give a chat too: its own."""
+    go_on = asyncio.Event()
+
+    async def accept(args: AcceptArgs) -> AcceptResult:
+        await go_on.wait()
+        return AcceptResult(outcome="stored")
+
+    site.door.accept = accept
+    await site.start()
+    for buffer_id, each in (("b-1", source), ("b-2", source), ("b-3", {"chat_id": "6"})):
+        event = {"text": buffer_id, "source": {"platform": "web", **each}}
+        await site.relay.send({"type": "inbound", "event": event, "bufferId": buffer_id})
+    await eventually(lambda: len(site.door.accepted) == 2)
+    await asyncio.sleep(20 * MS)
+    together = site.door.texts
+    go_on.set()
+
+    await eventually(lambda: sorted(site.relay.acks()) == ["b-1", "b-2", "b-3"])
+    assert together == ["b-1", "b-3"]
+
+
+async def test_acknowledgements_of_one_turn_leave_in_one_message(site: Site) -> None:
+    """What the daemon settles together the connector learns together; ids are told as they came."""
+    on_disk = asyncio.Event()
+
+    async def accept(args: AcceptArgs) -> AcceptResult:
+        await on_disk.wait()
+        return AcceptResult(outcome="stored")
+
+    site.door.accept = accept
+    await site.start()
+    ids = ["plain", 'with "quotes" and \\', "ünïcode 🐝", "tab\t", *map(str, range(40))]
+    for number, buffer_id in enumerate(ids):
+        await site.relay.send_event("x", chat=f"c{number}", buffer_id=buffer_id)
+    await eventually(lambda: len(site.door.accepted) == len(ids))
+    before = len(site.relay.messages)
+
+    on_disk.set()
+
+    await eventually(lambda: site.relay.acks() == ids)
+    acks = b"".join(encode_frame(InboundAck(buffer_id=buffer_id)) for buffer_id in ids)
+    assert site.relay.messages[before:] == [acks]
 
 
 async def test_chats_do_not_wait_for_each_other(site: Site) -> None:

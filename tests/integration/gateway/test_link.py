@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from skep.gateway import dialer
+from skep.gateway.errors import AmbiguousError, NotSentError
+from skep.wire.relay.actions import Result, Send
 from skep.wire.relay.frames import GoingIdle, Hello
 from support.relay import web_descriptor
 from support.waiting import MS, eventually
@@ -234,6 +236,27 @@ async def test_stop_goes_idle_first(site: Site) -> None:
     await site.stop()
 
     assert isinstance(site.relay.frames[-1], GoingIdle)
+
+
+async def test_a_request_that_was_never_written_is_known_to_be_so(site: Site) -> None:
+    """A lost connection: what waited behind a connector that does not read may be sent again, no other."""
+    link = (await site.start()).link
+    site.relay.stop_reading()
+
+    async def ask(chat_id: str) -> Result:
+        return await link.request(Send(chat_id=chat_id, content="hello"), platform="web", bot_id="")
+
+    written = asyncio.ensure_future(ask("c1"))
+    await asyncio.sleep(5 * MS)
+    for _ in range(400):
+        link.post(Send(chat_id="c2", content="x" * 50_000), platform="web", bot_id="")
+    await asyncio.sleep(5 * MS)
+    unwritten = asyncio.ensure_future(ask("c3"))
+    await asyncio.sleep(5 * MS)
+    await site.relay.drop()
+
+    outcomes = await asyncio.gather(written, unwritten, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [AmbiguousError, NotSentError]
 
 
 async def test_stop_of_one_session_reaches_the_daemon(site: Site) -> None:

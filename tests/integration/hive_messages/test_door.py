@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from skep.foundation.rpc import CallError, Method
+from skep.identity import people
 from skep.wire.control import door, pump, tools
 from support.hive import Hive, open_hive, person_event
 
@@ -82,6 +83,46 @@ async def test_do_02_a_repeated_command_does_not_act_twice(hive: Hive) -> None:
     assert (first.outcome, again.outcome) == ("handled", "duplicate")
     assert "scribe" in (await gateway.heard()).envelopes[0].body
     assert await gateway.take(wait_ms=50) == []
+
+
+async def test_do_02_a_repeat_that_comes_together_with_its_first_is_known(hive: Hive) -> None:
+    """Events that wait together are taken together: a repeat among them is no second envelope."""
+    gateway, concierge = await hive.gateway(), await hive.pump()
+
+    results = await asyncio.gather(
+        *(gateway.say(f"{n % 4}", message_id=f"m-{n % 4}", chat_id=f"c-{n % 4}") for n in range(12))
+    )
+
+    assert sorted(result.outcome for result in results) == ["duplicate"] * 8 + ["stored"] * 4
+    assert len({result.message_id for result in results}) == 4
+    leases = await concierge.take(lanes=20)
+    assert sorted(envelope.body for lease in leases for envelope in lease.envelopes) == ["0", "1", "2", "3"]
+
+
+async def test_do_03_a_poison_event_among_many_is_refused_alone(
+    hive: Hive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of fifty that wait together breaks the daemon's code: the other forty-nine are stored, in order."""
+    gateway, concierge = await hive.gateway(), await hive.pump()
+    real = people.resolve
+
+    def resolve(tx: Any, account: Any, *, name: str | None, at: int) -> Any:
+        if account.user_id == "poison":
+            raise ZeroDivisionError
+        return real(tx, account, name=name, at=at)
+
+    monkeypatch.setattr("skep.hive.door.accept.resolve", resolve)
+    results = await asyncio.gather(
+        *(gateway.say(f"{n}", message_id=f"m-{n}", user_id="poison" if n == 25 else "ada") for n in range(50))
+    )
+
+    assert [result.outcome for result in results].index("refused") == 25
+    assert [result.outcome for result in results].count("stored") == 49
+    bodies: list[str] = []
+    while len(bodies) < 49:
+        lease = await concierge.answer("yes")
+        bodies += [envelope.body for envelope in lease.envelopes]
+    assert bodies == [f"{n}" for n in range(50) if n != 25]
 
 
 @pytest.mark.parametrize("event", MALFORMED.values(), ids=MALFORMED.keys())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,10 @@ class Tx:
     def __init__(self, db: Db) -> None:
         self.db = db
         self.signals: list[Any] = []
+        self.forgotten = 0
+
+    def forget(self) -> None:
+        self.forgotten += 1
 
     def add(self, x: int) -> int:
         self.db.execute("INSERT INTO a(x) VALUES(?)", (x,))
@@ -112,6 +116,50 @@ async def test_wp_02_one_that_fails_leaves_the_other_49(tmp_path: Path) -> None:
         assert store.commits == 2
         assert await store.read(lambda tx: tx.all()) == list(range(49))
         assert told == list(range(49))
+
+
+def _add_each(tx: Tx, numbers: Sequence[int]) -> list[int]:
+    """Add numbers; -1 cannot be added."""
+    for x in numbers:
+        if x == -1:
+            raise SkepError("no")
+        tx.add(x)
+    return [x * 10 + len(numbers) for x in numbers]
+
+
+async def test_wp_02_operations_of_one_kind_that_wait_run_as_one(tmp_path: Path) -> None:
+    """Each gets its own result, in order, whatever stood between them; an operation of no kind divides them."""
+    async with opened(tmp_path / "a.db") as store:
+        go, first = await _held(store)
+        before = [store.write_each(_add_each, n) for n in range(3)]
+        alone = store.write(lambda tx: tx.all())
+        after = [store.write_each(_add_each, n) for n in range(3, 5)]
+        go.set()
+        await first
+
+        assert await asyncio.gather(*before) == [3, 13, 23]
+        assert await alone == [0, 1, 2]
+        assert await asyncio.gather(*after) == [32, 42]
+
+
+async def test_wp_02_one_of_a_kind_that_fails_leaves_the_others(tmp_path: Path) -> None:
+    """The 49 beside it are committed, each alone, and what was remembered is forgotten."""
+    seen: list[int] = []
+    async with opened(tmp_path / "a.db") as store:
+        before = await store.write(lambda tx: tx.forgotten)
+        go, first = await _held(store)
+        work = [store.write_each(_add_each, n) for n in range(25)]
+        bad = store.write_each(_add_each, -1)
+        work += [store.write_each(_add_each, n) for n in range(25, 49)]
+        go.set()
+        await first
+        with pytest.raises(SkepError):
+            await bad
+        assert await asyncio.gather(*work) == [n * 10 + 1 for n in range(49)]
+        seen = await store.read(lambda tx: tx.all())
+        assert await store.write(lambda tx: tx.forgotten) == before + 2
+
+    assert seen == list(range(49))
 
 
 class _Faulty(apsw.VFS):

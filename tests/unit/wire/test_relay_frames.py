@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Callable
 from itertools import pairwise
 
 import msgspec
@@ -16,6 +18,7 @@ from skep.wire.relay.frames import (
     ConnectorFrame,
     DescriptorFrame,
     Forward,
+    FrameReader,
     GatewayFrame,
     GoingIdle,
     GoingIdleAck,
@@ -257,6 +260,45 @@ def test_line_over_the_limit_is_dropped_and_the_next_is_read() -> None:
     ]
 
     assert (lines, splitter.too_long) == ([b"next", b"last"], 2)
+
+
+PIECES = (
+    b"\n",
+    b"\r",
+    b" ",
+    b"}",
+    b"{",
+    b"\xff",
+    b'{"type":"going_idle"}',
+    b'{"type":"inbound_ack",',
+    b'"bufferId":"a"}',
+    b'{"type":"inbound","event":{"a":{}}}',
+    b'{"type":"inbound","event":[]}',
+    b'{"type":"outbound_result","result":null}',
+    b'{"type":"interrupt_inbound"}',
+    b'{"type":"nothing"}',
+    '{"type":"inbound_ack","bufferId":"é"}'.encode(),
+)
+
+
+@pytest.mark.parametrize(
+    ("reader", "decode"),
+    [(gateway_frames, decode_gateway_frame), (connector_frames, decode_connector_frame)],
+    ids=["gateway", "connector"],
+)
+@given(messages=st.lists(st.lists(st.sampled_from(PIECES)).map(b"".join), max_size=3))
+def test_frames_of_a_message_are_those_of_its_lines(
+    reader: Callable[[], FrameReader[object]],
+    decode: Callable[[bytes], object],
+    messages: list[bytes],
+) -> None:
+    """However many lines there are and whatever is between them, each is taken or skipped by itself."""
+    lines = b"".join(messages).split(b"\n")[:-1]
+    decoded = [decode(line) for line in lines if line and not line.isspace()]
+    frames = reader()
+    got = [frame for message in messages for frame in frames.feed(message)]
+    assert got == [one for one in decoded if not isinstance(one, Skipped)]
+    assert frames.skipped == Counter(one for one in decoded if isinstance(one, Skipped))
 
 
 def test_frame_without_a_line_feed_waits() -> None:

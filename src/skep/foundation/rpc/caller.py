@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -24,6 +25,7 @@ from skep.foundation.rpc.frames import (
     FrameSplitter,
     Hello,
     HelloResult,
+    Incoming,
     Method,
     RpcError,
     decode_args,
@@ -31,6 +33,7 @@ from skep.foundation.rpc.frames import (
     encode_request,
     is_too_large,
 )
+from skep.foundation.tasks import Awaited
 
 __all__ = ["CallError", "Caller", "ConnectionLostError", "connect"]
 
@@ -58,6 +61,14 @@ class ConnectionLostError(TryAgainError):
 
 
 EventHandler = Callable[[msgspec.Raw], None]
+
+
+class _Call(msgspec.Struct, frozen=True):
+    """A call that waits for its answer."""
+
+    method: Method[Any, Any]
+    limit_s: float
+    done: Callable[[Any], None]
 
 
 async def connect(
@@ -106,7 +117,7 @@ class Caller(asyncio.Protocol):
         self.build = ""
         self._events = events
         self._splitter = FrameSplitter(max_bytes=MAX_FROM_LISTENER)
-        self._waiting: dict[int, asyncio.Future[msgspec.Raw]] = {}
+        self._waiting: Awaited[int, _Call] = Awaited(on_late=_late)
         self._next_i = 0
         self._out: list[bytes] = []
         self._transport: asyncio.Transport | None = None
@@ -116,7 +127,7 @@ class Caller(asyncio.Protocol):
     @property
     def is_open(self) -> bool:
         """Whether calls can be made."""
-        return not self._closed.done() and self._transport is not None
+        return self._transport is not None
 
     async def wait_closed(self) -> None:
         """Wait until the connection is gone, whoever closed it."""
@@ -137,24 +148,39 @@ class Caller(asyncio.Protocol):
             CallError: Refused, no answer within the method's time limit, or `too_large`: not sent.
             ConnectionLostError: The connection went away; the effect may have happened.
         """
-        if not self.is_open:
-            raise ConnectionLostError(f"the connection was closed before `{method.name}`")
-        self._next_i = self._next_i % 0xFFFF_FFFF + 1
-        i = self._next_i
+        answer: asyncio.Future[R] = self._loop.create_future()
+        self.begin(method, args, partial(_settle, answer), timeout_s=timeout_s, session=session, proof=proof)
+        return await answer
+
+    def begin(
+        self,
+        method: Method[A, R],
+        args: A,
+        done: Callable[[R | SkepError], None],
+        *,
+        timeout_s: float | None = None,
+        session: str | None = None,
+        proof: str | None = None,
+    ) -> None:
+        """Call `method` and come back at once: `call` for who has no task to wait in.
+
+        Args:
+            done: Takes the result, or the error that `call` raises: once, and never before this has
+                come back. It must not raise, nor wait.
+        """
+        if self._transport is None:
+            error = ConnectionLostError(f"the connection was closed before `{method.name}`")
+            self._loop.call_soon(done, error)
+            return
+        i = self._next_i = self._next_i % 0xFFFF_FFFF + 1
         request = encode_request(i, method.name, args, s=session, p=proof)
         if is_too_large(request, MAX_TO_LISTENER):
-            raise CallError("too_large", f"a call of `{method.name}` is over {MAX_TO_LISTENER} bytes")
-        answer: asyncio.Future[msgspec.Raw] = self._loop.create_future()
-        self._waiting[i] = answer
+            problem = f"a call of `{method.name}` is over {MAX_TO_LISTENER} bytes"
+            self._loop.call_soon(done, CallError("too_large", problem))
+            return
         limit_s = method.timeout_s if timeout_s is None else timeout_s
-        timer = self._loop.call_later(limit_s, _expire, answer, method.name, limit_s)
+        self._waiting.add(i, _Call(method, limit_s, done), limit_s=limit_s)
         self._send(request)
-        try:
-            raw = await answer
-        finally:
-            timer.cancel()
-            self._waiting.pop(i, None)
-        return decode_args(raw, method.result)
 
     def notify(self, method: Method[A, Any], args: A) -> None:
         """Call `method` without an answer; dropped when the connection is gone."""
@@ -174,9 +200,8 @@ class Caller(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Fail at once what waits for an answer."""
         self._transport = None
-        for answer in self._waiting.values():
-            if not answer.done():
-                answer.set_exception(ConnectionLostError("the connection was lost before the answer"))
+        for call in self._waiting.pop_all():
+            call.done(ConnectionLostError("the connection was lost before the answer"))
         if not self._closed.done():
             self._closed.set_result(None)
 
@@ -197,20 +222,9 @@ class Caller(asyncio.Protocol):
             if handler is not None:
                 handler(incoming.d)
             return
-        answer = self._waiting.get(incoming.i)
-        if answer is None or answer.done():
-            return
-        if incoming.ok:
-            answer.set_result(incoming.r)
-        else:
-            answer.set_exception(
-                CallError(
-                    incoming.code,
-                    incoming.problem,
-                    hint=incoming.hint,
-                    retry_after_ms=incoming.retry_after_ms,
-                )
-            )
+        call = self._waiting.pop(incoming.i)
+        if call is not None:
+            call.done(_outcome(incoming, call.method))
 
     def _send(self, frame: bytes) -> None:
         if not self._out:
@@ -224,6 +238,23 @@ class Caller(asyncio.Protocol):
         self._out.clear()
 
 
-def _expire(answer: asyncio.Future[msgspec.Raw], method: str, limit_s: float) -> None:
-    if not answer.done():
-        answer.set_exception(CallError("timeout", f"no answer to `{method}` within {limit_s:g} s"))
+def _outcome(answer: Incoming, method: Method[Any, R]) -> R | SkepError:
+    if not answer.ok:
+        return CallError(answer.code, answer.problem, hint=answer.hint, retry_after_ms=answer.retry_after_ms)
+    try:
+        return decode_args(answer.r, method.result)
+    except RpcError as error:
+        return error
+
+
+def _settle(answer: asyncio.Future[R], outcome: R | SkepError) -> None:
+    if answer.done():  # who waited was cancelled
+        return
+    if isinstance(outcome, SkepError):
+        answer.set_exception(outcome)
+    else:
+        answer.set_result(outcome)
+
+
+def _late(call: _Call) -> None:
+    call.done(CallError("timeout", f"no answer to `{call.method.name}` within {call.limit_s:g} s"))

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from functools import cached_property
+from typing import Annotated, Any, ClassVar, Final, Generic, TypeVar, Union
 
 import msgspec
 
@@ -26,6 +27,7 @@ __all__ = [
     "Request",
     "RpcError",
     "Table",
+    "WholeRequest",
     "decode_args",
     "decode_incoming",
     "decode_request",
@@ -41,6 +43,7 @@ MAX_TO_LISTENER: Final = 1 << 20
 """Longest frame that a listener takes, in bytes."""
 MAX_FROM_LISTENER: Final = 4 << 20
 """Longest frame that a caller takes, in bytes."""
+_HEAD_BYTES: Final = 4
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -74,12 +77,51 @@ class Event(Generic[A]):
     data: type[A]
 
 
+class WholeRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A request with its arguments read; each method of a table has a form of its own, told apart by `m`."""
+
+    method: ClassVar[Method[Any, Any]]
+    i: Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
+    a: Any
+    s: str | None = None
+    p: str | None = None
+
+
 class Table:
     """The closed list of methods of one socket."""
 
     def __init__(self, name: str, methods: Iterable[Method[Any, Any]]) -> None:
         self.name: Final = name
         self.methods: Final = {method.name: method for method in methods}
+
+    def read(self, frame: bytes) -> WholeRequest | None:
+        """Return the request in `frame`, read in one go.
+
+        `None`: not of this table, or not of its form. What is wrong with it say `decode_request` and
+        `decode_args`.
+        """
+        try:
+            return self._decoder.decode(frame)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+
+    @cached_property
+    def _decoder(self) -> msgspec.json.Decoder[WholeRequest]:
+        """Made when the first request comes: who only calls needs none."""
+        forms = tuple(
+            msgspec.defstruct(
+                "Request",
+                [("a", method.args)],
+                bases=(WholeRequest,),
+                namespace={"method": method},
+                tag_field="m",
+                tag=method.name,
+                frozen=True,
+                kw_only=True,
+            )
+            for method in self.methods.values()
+        )
+        return msgspec.json.Decoder(Union[forms])  # noqa: UP007 - the forms are known only now
 
 
 class RpcError(SkepError):
@@ -132,11 +174,12 @@ class Incoming(msgspec.Struct, frozen=True):
 
 
 class FrameSplitter:
-    """Cut a stream of bytes into frames."""
+    """Cut a stream of bytes into frames. After an error it is of no more use."""
 
     def __init__(self, *, max_bytes: int) -> None:
-        self._buffer = bytearray()
         self._max_bytes = max_bytes
+        self._begun = bytearray()
+        self._wanted = 0
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Take what arrived and yield the whole frames in it, those before a bad one too.
@@ -144,26 +187,30 @@ class FrameSplitter:
         Raises:
             WireError: A frame has length 0 or is over the limit (`control.bad_frame`).
         """
-        buffer = self._buffer
-        buffer += data
-        start, size = 0, len(buffer)
-        try:
-            while size - start >= 4:
-                length = int.from_bytes(buffer[start : start + 4], "big")
-                if not 0 < length <= self._max_bytes:
-                    raise _bad_frame(f"frame of {length} bytes, not 1 to {self._max_bytes}")
-                if size - start - 4 < length:
-                    break
-                frame = bytes(buffer[start + 4 : start + 4 + length])
-                start += 4 + length
-                yield frame
-        finally:
-            del buffer[:start]
+        if self._begun:
+            self._begun += data
+            if len(self._begun) < self._wanted:
+                return
+            data = bytes(self._begun)
+            self._begun.clear()
+        start, size = 0, len(data)
+        while (body := start + _HEAD_BYTES) <= size:
+            length = int.from_bytes(data[start:body], "big")
+            if not 0 < length <= self._max_bytes:
+                raise _bad_frame(f"frame of {length} bytes, not 1 to {self._max_bytes}")
+            if body + length > size:
+                self._wanted = _HEAD_BYTES + length
+                break
+            start = body + length
+            yield data[body:start]
+        else:
+            self._wanted = _HEAD_BYTES
+        self._begun += data[start:]
 
 
 _request_decoder = msgspec.json.Decoder(Request)
 _incoming_decoder = msgspec.json.Decoder(Incoming)
-_encoder = msgspec.json.Encoder()
+_encode = msgspec.json.Encoder().encode
 _args_decoders: dict[type[Any], msgspec.json.Decoder[Any]] = {}
 
 
@@ -211,18 +258,17 @@ def decode_incoming(frame: bytes) -> Incoming:
 
 
 def encode_request(i: int, method: str, args: object, *, s: str | None = None, p: str | None = None) -> bytes:
-    """Return a request as one frame."""
-    fields: dict[str, object] = {"i": i, "m": method, "a": args}
-    if s is not None:
-        fields["s"] = s
-    if p is not None:
-        fields["p"] = p
-    return _framed(fields)
+    """Return a request as one frame. `method` is a name of a table: it has nothing to escape."""
+    tail = b"}"
+    if s is not None or p is not None:
+        session = b"" if s is None else b',"s":%b' % _encode(s)
+        tail = session + (b"}" if p is None else b',"p":%b}' % _encode(p))
+    return _framed(b'{"i":%d,"m":"%b","a":' % (i, method.encode()), _encode(args), tail)
 
 
 def encode_answer(i: int, result: object) -> bytes:
     """Return the answer to request `i` as one frame."""
-    return _framed({"i": i, "ok": True, "r": result})
+    return _framed(b'{"i":%d,"ok":true,"r":' % i, _encode(result), b"}")
 
 
 def encode_problem(
@@ -232,22 +278,22 @@ def encode_problem(
     fields: dict[str, object] = {"i": i, "ok": False, "code": code, "problem": problem, "hint": hint}
     if retry_after_ms is not None:
         fields["retry_after_ms"] = retry_after_ms
-    return _framed(fields)
+    return _framed(_encode(fields))
 
 
 def encode_event(name: str, data: object) -> bytes:
     """Return an event as one frame."""
-    return _framed({"e": name, "d": data})
+    return _framed(_encode({"e": name, "d": data}))
 
 
 def is_too_large(frame: bytes, max_bytes: int) -> bool:
     """Return whether the other end would hang up over `frame`."""
-    return len(frame) > max_bytes + 4
+    return len(frame) > max_bytes + _HEAD_BYTES
 
 
-def _framed(fields: dict[str, object]) -> bytes:
-    body = _encoder.encode(fields)
-    return len(body).to_bytes(4, "big") + body
+def _framed(head: bytes, body: bytes = b"", tail: bytes = b"") -> bytes:
+    size = len(head) + len(body) + len(tail)
+    return b"".join((size.to_bytes(_HEAD_BYTES, "big"), head, body, tail))
 
 
 def _bad_frame(problem: str) -> WireError:

@@ -12,11 +12,13 @@ import secrets
 import socket
 import struct
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, cast
+
+import msgspec
 
 from skep import __version__
 from skep.foundation.errors import SkepError, TryAgainError, WireError
@@ -29,6 +31,7 @@ from skep.foundation.rpc.frames import (
     FrameSplitter,
     Hello,
     HelloResult,
+    Method,
     Request,
     RpcError,
     Table,
@@ -49,8 +52,7 @@ CLOSE_LIMIT_S: Final = 0.5
 _CLOSING_CODES: Final = frozenset({"bad_frame", "proto_unsupported", "shutting_down"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class Call(msgspec.Struct, frozen=True, kw_only=True):
     """One request on its way to its handler.
 
     Attributes:
@@ -63,7 +65,16 @@ class Call:
     proof: str | None
 
 
-Handler = Callable[[Call, Any], Awaitable[Any]]
+Handler = Callable[[Call, Any], Coroutine[Any, Any, Any] | asyncio.Future[Any] | msgspec.Struct]
+"""Answers one method. What it returns decides what a call costs:
+
+- a coroutine, as an `async def` does, runs in a task of the listener;
+- a future is answered when it is done, without a task. It is of this call alone: it is cancelled when the
+  listener closes (and with its connection, where the method says so), so who sets it looks first;
+- a struct is the result.
+
+What it raises, and what a future fails with, becomes the same refusal.
+"""
 
 
 class Listener:
@@ -77,6 +88,7 @@ class Listener:
         on_open, on_close: Called with each connection after `hello`, and when it is gone.
 
     Attributes:
+        pending: What handlers have returned and is not done yet; those of it that run are in `tasks`.
         all_gone: Set whenever the last connection is gone.
     """
 
@@ -103,7 +115,8 @@ class Listener:
         self.on_close: Final = on_close
         self.connections: Final[set[Connection]] = set()
         self.is_closing = False
-        self.tasks: Final = TaskSet(on_error=_unexpected)
+        self.tasks: Final = TaskSet(on_error=_told)
+        self.pending: Final[set[asyncio.Future[Any]]] = set()
         self.all_gone: Final = asyncio.Event()
         self._server: asyncio.Server | None = None
         self._path: Path | None = None
@@ -134,6 +147,9 @@ class Listener:
         for connection in list(self.connections):
             connection.close()
         await self.tasks.close()
+        for future in self.pending:
+            future.cancel()
+        await asyncio.gather(*self.pending, return_exceptions=True)
         if self.connections:
             self.all_gone.clear()
             await self.all_gone.wait()
@@ -162,7 +178,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
         self._in_flight = 0
-        self._waiting: set[asyncio.Task[Any]] = set()
+        self._waiting: set[asyncio.Future[Any]] = set()
         self._is_greeted = False
         self._cutting_off: asyncio.TimerHandle | None = None
         self._writable = asyncio.Event()
@@ -214,8 +230,8 @@ class Connection(asyncio.Protocol):
         self._listener.connections.discard(self)
         if not self._listener.connections:
             self._listener.all_gone.set()
-        for task in self._waiting:
-            task.cancel()
+        for waiting in self._waiting:
+            waiting.cancel()
         if self._is_greeted and self._listener.on_close is not None:
             self._listener.on_close(self)
 
@@ -233,17 +249,27 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what arrived and start a handler for each request in it."""
-        if not self.is_open:
+        if not self.is_open or self._cutting_off is not None:
             return
         try:
             for frame in self._splitter.feed(data):
                 if self._cutting_off is not None:
                     return
-                self._take(decode_request(frame))
+                self._take(frame)
         except WireError as error:
             self._refuse(0, "bad_frame", error.problem)
 
-    def _take(self, request: Request) -> None:
+    def _take(self, frame: bytes) -> None:
+        listener = self._listener
+        request = listener.table.read(frame) if self._is_greeted else None
+        if request is None or listener.is_closing or self._in_flight >= listener.in_flight:
+            self._take_odd(decode_request(frame))
+        else:
+            call = Call(connection=self, session=request.s, proof=request.p)
+            self._begin(request.i, request.method, call, request.a)
+
+    def _take_odd(self, request: Request) -> None:
+        """Take what is not an ordinary request, or comes at the wrong time; say what is wrong with it."""
         if self._listener.is_closing:
             self._refuse(request.i, "shutting_down", "the process is stopping", retry_after_ms=1_000)
         elif not self._is_greeted:
@@ -259,12 +285,7 @@ class Connection(asyncio.Protocol):
             except RpcError as error:
                 self._refuse(request.i, error.wire_code, error.problem)
                 return
-            self._in_flight += 1
-            call = Call(connection=self, session=request.s, proof=request.p)
-            task = self._listener.tasks.spawn(self._answer(request, call, args))
-            if method.ends_with_connection:
-                self._waiting.add(task)
-                task.add_done_callback(self._waiting.discard)
+            self._begin(request.i, method, Call(connection=self, session=request.s, proof=request.p), args)
 
     def _greet(self, request: Request) -> None:
         if request.m != "hello":
@@ -291,26 +312,61 @@ class Connection(asyncio.Protocol):
         if self._listener.on_open is not None:
             self._listener.on_open(self)
 
-    async def _answer(self, request: Request, call: Call, args: object) -> None:
+    def _begin(self, i: int, method: Method[Any, Any], call: Call, args: object) -> None:
+        """Give a request to its handler; it is in flight until it is answered."""
+        listener = self._listener
         try:
-            result = await self._listener.handlers[request.m](call, args)
-        except SkepError as error:
-            self._refuse(
-                request.i,
-                error.wire_code,
-                error.problem,
-                hint=error.hint,
-                retry_after_ms=_retry_after_ms(error),
-            )
-        except Exception as error:  # noqa: BLE001 - the border: the caller gets an incident id, the log the rest
-            incident = secrets.token_hex(4)
-            _log.error("handler_failed", method=request.m, incident=incident, exc_info=error)
-            self._refuse(request.i, "internal", f"unexpected fault, incident {incident}")
+            answer = listener.handlers[method.name](call, args)
+        except Exception as error:  # noqa: BLE001 - the border: `_fail` tells and logs
+            self._fail(i, method, error)
+            return
+        if not isinstance(answer, asyncio.Future):
+            if not isinstance(answer, Coroutine):
+                self._answer(i, method, answer)
+                return
+            answer = listener.tasks.spawn(answer)
+        self._in_flight += 1
+        listener.pending.add(answer)
+        answer.add_done_callback(partial(self._ended, i, method))
+        if method.ends_with_connection:
+            self._waiting.add(answer)
+            answer.add_done_callback(self._waiting.discard)
+
+    def _ended(self, i: int, method: Method[Any, Any], answer: asyncio.Future[Any]) -> None:
+        self._in_flight -= 1
+        self._listener.pending.discard(answer)
+        if answer.cancelled():
+            return
+        error = answer.exception()
+        if error is None:
+            self._answer(i, method, answer.result())
         else:
-            if request.i:
-                self._send(_answer(request, result))
-        finally:
-            self._in_flight -= 1
+            self._fail(i, method, error)
+
+    def _answer(self, i: int, method: Method[Any, Any], result: object) -> None:
+        if not i:
+            return
+        try:
+            answer = encode_answer(i, result)
+        except Exception as error:  # noqa: BLE001 - the border: `_fail` tells and logs
+            self._fail(i, method, error)
+            return
+        if is_too_large(answer, MAX_FROM_LISTENER):
+            _log.error("answer_too_large", method=method.name, size_bytes=len(answer))
+            problem = f"the answer to `{method.name}` is over {MAX_FROM_LISTENER} bytes"
+            answer = encode_problem(i, "too_large", problem, hint="ask for less at once")
+        self._send(answer)
+
+    def _fail(self, i: int, method: Method[Any, Any], error: BaseException) -> None:
+        """Refuse with the error's code; what is unexpected stays here, the caller gets an incident id."""
+        if isinstance(error, SkepError):
+            self._refuse(
+                i, error.wire_code, error.problem, hint=error.hint, retry_after_ms=_retry_after_ms(error)
+            )
+        else:
+            incident = secrets.token_hex(4)
+            _log.error("handler_failed", method=method.name, incident=incident, exc_info=error)
+            self._refuse(i, "internal", f"unexpected fault, incident {incident}")
 
     def _refuse(
         self, i: int, code: str, problem: str, *, hint: str = "", retry_after_ms: int | None = None
@@ -346,15 +402,6 @@ def peer_credentials(sock: socket.socket) -> tuple[int, int]:
     return uid, pid
 
 
-def _answer(request: Request, result: object) -> bytes:
-    answer = encode_answer(request.i, result)
-    if is_too_large(answer, MAX_FROM_LISTENER):
-        _log.error("answer_too_large", method=request.m, size_bytes=len(answer))
-        problem = f"the answer to `{request.m}` is over {MAX_FROM_LISTENER} bytes"
-        return encode_problem(request.i, "too_large", problem, hint="ask for less at once")
-    return answer
-
-
 def _retry_after_ms(error: SkepError) -> int | None:
     if isinstance(error, RpcError):
         return error.retry_after_ms
@@ -363,5 +410,5 @@ def _retry_after_ms(error: SkepError) -> int | None:
     return None
 
 
-def _unexpected(error: BaseException) -> None:
-    _log.error("task_failed", exc_info=error)
+def _told(error: BaseException) -> None:
+    """Nothing is left to do: the caller was refused, and the log knows."""

@@ -1,7 +1,8 @@
-"""One event of a platform, taken in one transaction.
+"""Events of platforms, each taken whole or not at all.
 
 Source: control protocol, sections 4 and 5; hive, sections 2 and 8.1; relay contract, section 16.
-Runs in the writer thread: it may use its transaction and what it is handed, and nothing else.
+Runs in the writer thread: it may use its transaction and what it is handed, and nothing else. Events that wait
+together are taken together.
 The author comes from the event's account alone; no field of a frame changes whose person it is.
 """
 
@@ -9,23 +10,24 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
 from skep.broker import asks, ops, people
 from skep.broker.errors import ClosedError, NotAllowedError, NotFoundError
 from skep.broker.rules import Rules
-from skep.broker.types import SYSTEM, Actor, Chat, ChatSeen, Draft, Intake
+from skep.broker.types import SYSTEM, Actor, Chat, ChatSeen, Draft, IntakeKey
 from skep.hive.door.commands import admits, agent_of_chat, run_command
 from skep.hive.door.text import MAX_BODY_BYTES, Command, cut_body, read_mention
 from skep.hive.ports import Agents
 from skep.identity.people import Person, account_of, resolve
 from skep.store.ports import HiveTx, Row
-from skep.wire.control.door import AcceptOutcome
+from skep.wire.control.door import AcceptResult
 from skep.wire.relay.event import MessageEvent, context_text
 
-__all__ = ["Accepted", "Arrival", "accept", "intake_key", "refuse"]
+__all__ = ["Arrival", "accept_all", "intake_key", "refuse"]
 
 _NAME_MAX: Final = 200
 _NUMBER_MAX: Final = 4
@@ -33,18 +35,20 @@ _LABEL_MAX: Final = 200
 _BASE_36: Final = re.compile(r"[0-9a-z]{1,12}")
 
 
-class Arrival(msgspec.Struct, frozen=True, kw_only=True):
+class Arrival(msgspec.Struct, frozen=True):
     """An event, and what the loop knows of it.
 
     Attributes:
         key: Of table `intake`.
+        raw: The event as it came.
         command: That its text is.
         runs: Whether a turn of its session runs now.
         quiet_ms: How long its lane waits for more of the same burst.
     """
 
     relay: str
-    key: str
+    key: IntakeKey
+    raw: msgspec.Raw
     event: MessageEvent
     session: str
     command: Command | None
@@ -52,71 +56,91 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
     quiet_ms: int
 
 
-class Accepted(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of an event; ids only, for the log."""
-
-    outcome: AcceptOutcome
-    message_id: str | None = None
-    reason: str | None = None
-    person: int | None = None
-    agent: str | None = None
-
-
-def intake_key(relay: str, event: MessageEvent, *, buffer_id: str | None) -> str:
-    """Return `<relay>:<platform>:<scope>:<chat>:<message id>`, for an edit with its time."""
+def intake_key(relay: str, event: MessageEvent, *, buffer_id: str | None) -> IntakeKey:
+    """Return the key of an event; one of an edit has its time, and one of a deletion says so."""
     source = event.source
     message = event.edit_of or event.message_id or buffer_id
     if message is None:
         raise ValueError("event has neither `message_id` nor a buffer id")
-    key = f"{relay}:{source.platform}:{source.scope_id or ''}:{source.chat_id}:{message}"
     if event.message_type == "edited":
-        return f"{key}:e:{event.edited_at or 0}"
-    return f"{key}:d" if event.message_type == "deleted" else key
+        message = f"{message}:e:{event.edited_at or 0}"
+    elif event.message_type == "deleted":
+        message = f"{message}:d"
+    return IntakeKey(message, f"{relay}:{source.platform}:{source.scope_id or ''}:{source.chat_id}")
 
 
-def accept(tx: HiveTx, *, rules: Rules, agents: Agents, arrival: Arrival) -> Accepted:
-    """Take one event: a repeat is known by its key, whatever it was."""
-    known = people.intake(tx, arrival.key)
-    if known is not None:
-        return Accepted(outcome="duplicate", message_id=known.message_id)
+def accept_all(rules: Rules, agents: Agents, tx: HiveTx, arrivals: Sequence[Arrival]) -> list[AcceptResult]:
+    """Take events, in order: a repeat is known by its key, whatever it was."""
+    keys = [(arrival.key.event, arrival.key.place) for arrival in arrivals]
+    known: dict[IntakeKey, str | None] = {
+        IntakeKey(event, place): message for event, place, message in tx.many("intake_known", keys)
+    }
+    post = ops.Post(tx, rules)
+    taken: list[tuple[IntakeKey, AcceptResult]] = []
+    results: list[AcceptResult] = []
+    for arrival in arrivals:
+        if arrival.key in known:
+            accepted = AcceptResult(outcome="duplicate", message_id=known[arrival.key])
+        else:
+            accepted = _accept(tx, rules, agents, arrival, post)
+            known[arrival.key] = accepted.message_id
+            taken.append((arrival.key, accepted))
+        results.append(accepted)
+    post.flush()
+    people.keep_intake(tx, rules, taken)
+    return results
+
+
+def _accept(tx: HiveTx, rules: Rules, agents: Agents, arrival: Arrival, post: ops.Post) -> AcceptResult:
     event = arrival.event
     account = account_of(event.source)
     if account is None:
-        return Accepted(outcome="refused", reason="the event names no author")
-    now = rules.time.stamp()
-    person = resolve(tx, account, name=event.source.user_name, at=now)
+        return _refuse(tx, rules, arrival, "the event names no author")
+    person = resolve(tx, account, name=event.source.user_name, at=rules.time.stamp())
     if person.is_blocked:
-        return Accepted(outcome="refused", reason="the person is blocked", person=person.id)
+        return _refuse(tx, rules, arrival, "the person is blocked")
     chat = people.see_chat(tx, rules, _seen(arrival, person))
-    accepted = _handle(tx, rules, agents, arrival, chat, person)
-    people.keep_intake(
-        tx,
-        rules,
-        arrival.key,
-        Intake(
-            outcome="stored" if accepted.outcome == "stored" else "handled", message_id=accepted.message_id
-        ),
-    )
-    return accepted
+    return _handle(tx, rules, agents, arrival, chat, person, post)
 
 
-def refuse(tx: HiveTx, *, rules: Rules, key: str, relay: str, event: str, reason: str) -> Accepted:
-    """Keep an event that will never be taken, with the dead letters."""
+def _refuse(tx: HiveTx, rules: Rules, arrival: Arrival, reason: str) -> AcceptResult:
+    event = as_text(arrival.raw)
+    people.keep_refused(tx, rules, arrival.key, relay=arrival.relay, event=event, reason=reason)
+    return AcceptResult(outcome="refused", reason=reason)
+
+
+def refuse(
+    tx: HiveTx, *, rules: Rules, key: IntakeKey, relay: str, event: msgspec.Raw, reason: str
+) -> AcceptResult:
+    """Keep an event that cannot be read or broke something, with the dead letters."""
     known = people.intake(tx, key)
     if known is not None:
-        return Accepted(outcome="duplicate", message_id=known.message_id)
-    people.keep_refused(tx, rules, key, relay=relay, event=event, reason=reason)
-    people.keep_intake(tx, rules, key, Intake(outcome="refused", reason=reason))
-    return Accepted(outcome="refused", reason=reason)
+        return AcceptResult(outcome="duplicate", message_id=known.message_id)
+    refused = AcceptResult(outcome="refused", reason=reason)
+    people.keep_refused(tx, rules, key, relay=relay, event=as_text(event), reason=reason)
+    people.keep_intake(tx, rules, ((key, refused),))
+    return refused
+
+
+def as_text(event: msgspec.Raw) -> str:
+    """Return the bytes of an event as text, whatever they are."""
+    return bytes(event).decode("utf-8", "replace")
 
 
 def _handle(
-    tx: HiveTx, rules: Rules, agents: Agents, arrival: Arrival, chat: Chat, person: Person
-) -> Accepted:
+    tx: HiveTx,
+    rules: Rules,
+    agents: Agents,
+    arrival: Arrival,
+    chat: Chat,
+    person: Person,
+    post: ops.Post,
+) -> AcceptResult:
     event = arrival.event
     if event.message_type == "deleted":
-        return Accepted(outcome="handled", person=person.id)
+        return AcceptResult(outcome="handled")
     if event.prompt_response is not None:
+        post.flush()
         return _answer_prompt(tx, rules, arrival, chat, person)
     if arrival.command is not None:
         text = run_command(
@@ -129,14 +153,21 @@ def _handle(
             runs=arrival.runs,
         )
         return _say(tx, rules, arrival, chat, person, text)
-    if (answered := _answer_by_reply(tx, rules, arrival, chat, person)) is not None:
-        return answered
-    return _store(tx, rules, agents, arrival, chat, person)
+    if (asked := _asked_by_reply(tx, arrival, chat, person)) is not None:
+        post.flush()
+        return _answer(tx, rules, arrival, chat, person, *asked)
+    return _store(tx, rules, agents, arrival, chat, person, post)
 
 
 def _store(
-    tx: HiveTx, rules: Rules, agents: Agents, arrival: Arrival, chat: Chat, person: Person
-) -> Accepted:
+    tx: HiveTx,
+    rules: Rules,
+    agents: Agents,
+    arrival: Arrival,
+    chat: Chat,
+    person: Person,
+    post: ops.Post,
+) -> AcceptResult:
     """Hand the message to the agent that it is for."""
     event = arrival.event
     agent, text = _agent_and_text(agents, chat, event.text)
@@ -155,16 +186,16 @@ def _store(
         quiet_ms=arrival.quiet_ms,
     )
     try:
-        sent = ops.send(tx, rules, Actor(principal=person.principal, role="person"), draft)
+        sent = post.send(Actor(principal=person.principal, role="person"), draft)
     except NotAllowedError:
         return _say(tx, rules, arrival, chat, person, f"**{agent}** does not take messages from you.")
     if missing:
         note = f"Your message was too long: the last {missing} bytes of it were cut."
         _tell(tx, rules, chat, person, note, answers=())
-    return Accepted(outcome="stored", message_id=sent.id, person=person.id, agent=agent)
+    return AcceptResult(outcome="stored", message_id=sent.id)
 
 
-def _answer_prompt(tx: HiveTx, rules: Rules, arrival: Arrival, chat: Chat, person: Person) -> Accepted:
+def _answer_prompt(tx: HiveTx, rules: Rules, arrival: Arrival, chat: Chat, person: Person) -> AcceptResult:
     """A pressed button answers the ask that it belongs to."""
     response = arrival.event.prompt_response
     assert response is not None
@@ -177,37 +208,40 @@ def _answer_prompt(tx: HiveTx, rules: Rules, arrival: Arrival, chat: Chat, perso
     return _answer(tx, rules, arrival, chat, person, ask[0], chosen)
 
 
-def _answer_by_reply(
-    tx: HiveTx, rules: Rules, arrival: Arrival, chat: Chat, person: Person
-) -> Accepted | None:
-    """A reply to a question answers it; so does a number or a label, to the newest one with choices."""
+def _asked_by_reply(tx: HiveTx, arrival: Arrival, chat: Chat, person: Person) -> tuple[str, str] | None:
+    """Return the ask that the text answers, and with what.
+
+    A reply to a question answers it; so does a number or a label, the newest one with choices.
+    """
+    if not asks.has_open(tx, person.principal):
+        return None
     text = arrival.event.text.strip()
     replied = _replied_to(tx, chat, arrival.event)
     ask = tx.one("door_ask", replied) if replied is not None else None
     if ask is not None and ask[1:3] == (person.principal, "open"):
-        return _answer(tx, rules, arrival, chat, person, ask[0], _chosen(_choices(ask), text) or text)
+        return ask[0], _chosen(_choices(ask), text) or text
     ask = tx.one("door_newest_ask", person.principal, chat.id) if len(text) <= _LABEL_MAX else None
     if ask is None or (chosen := _chosen(_choices(ask), text)) is None:
         return None
-    return _answer(tx, rules, arrival, chat, person, ask[0], chosen)
+    return ask[0], chosen
 
 
 def _answer(
     tx: HiveTx, rules: Rules, arrival: Arrival, chat: Chat, person: Person, ask_id: str, text: str
-) -> Accepted:
+) -> AcceptResult:
     body, _ = cut_body(text)
     try:
         sent = asks.answer(tx, rules, Actor(principal=person.principal, role="person"), ask_id, body)
     except (ClosedError, NotFoundError):
         return _say(tx, rules, arrival, chat, person, "That question is closed already.")
-    return Accepted(outcome="handled", message_id=sent.id, person=person.id)
+    return AcceptResult(outcome="handled", message_id=sent.id)
 
 
-def _say(tx: HiveTx, rules: Rules, arrival: Arrival, chat: Chat, person: Person, text: str) -> Accepted:
+def _say(tx: HiveTx, rules: Rules, arrival: Arrival, chat: Chat, person: Person, text: str) -> AcceptResult:
     """Answer the event itself, without a turn."""
     message_id = arrival.event.message_id
     said = _tell(tx, rules, chat, person, text, answers=(message_id,) if message_id else ())
-    return Accepted(outcome="handled", message_id=said, person=person.id)
+    return AcceptResult(outcome="handled", message_id=said)
 
 
 def _tell(
@@ -228,7 +262,7 @@ def _agent_and_text(agents: Agents, chat: Chat, text: str) -> tuple[str, str]:
 def _with_context(event: MessageEvent, text: str) -> str:
     """Return the text with what was said around it, if both fit."""
     body = text or (event.media[0].caption if event.media else None) or f"[{event.message_type}]"
-    context = context_text(event)
+    context = context_text(event) if event.context else None
     if context is None or len(context.encode()) + len(body.encode()) + 2 > MAX_BODY_BYTES:
         return body
     return f"{context}\n\n{body}"
@@ -243,32 +277,43 @@ def _replied_to(tx: HiveTx, chat: Chat, event: MessageEvent) -> str | None:
 def _seen(arrival: Arrival, person: Person) -> ChatSeen:
     source = arrival.event.source
     return ChatSeen(
-        relay=arrival.relay,
-        platform=source.platform,
-        bot_id=source.bot_id or "",
-        chat_id=source.chat_id,
-        scope_id=source.scope_id or "",
-        thread_id=source.thread_id or "",
-        chat_type=source.chat_type,
-        user_id=source.user_id or "",
-        person=person.id,
+        arrival.relay,
+        source.platform,
+        source.bot_id or "",
+        source.chat_id,
+        source.scope_id or "",
+        source.thread_id or "",
+        source.chat_type,
+        source.user_id or "",
+        person.id,
     )
 
 
-def _origin(arrival: Arrival, chat: Chat) -> dict[str, Any]:
-    """Return what the agent may know of where it comes from."""
+class _Origin(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the agent may know of where a message comes from."""
+
+    platform: str
+    relay: str
+    chat_id: str
+    chat_type: str
+    chat_name: str | None = None
+    name: str | None = None
+    message_id: str | None = None
+    edit_of: str | None = None
+
+
+def _origin(arrival: Arrival, chat: Chat) -> _Origin:
     event, source = arrival.event, arrival.event.source
-    origin = {
-        "platform": chat.platform,
-        "relay": chat.relay,
-        "chat_id": chat.chat_id,
-        "chat_type": chat.chat_type,
-        "chat_name": source.chat_name,
-        "name": source.user_name[:_NAME_MAX] if source.user_name else None,
-        "message_id": event.message_id,
-        "edit_of": event.edit_of,
-    }
-    return {name: value for name, value in origin.items() if value is not None}
+    return _Origin(
+        chat.platform,
+        chat.relay,
+        chat.chat_id,
+        chat.chat_type,
+        source.chat_name,
+        source.user_name[:_NAME_MAX] if source.user_name else None,
+        event.message_id,
+        event.edit_of,
+    )
 
 
 def _choices(ask: Row) -> tuple[str, ...]:

@@ -6,20 +6,21 @@ it is on disk. The daemon decides who wrote and who answers: the gateway says on
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
 from skep.broker.broker import Broker
+from skep.broker.types import IntakeKey
 from skep.foundation.clock import Clock
 from skep.foundation.errors import TryAgainError
 from skep.foundation.log import get_logger
 from skep.foundation.rpc import Call, Handler, RpcError
 from skep.foundation.settings import HiveSettings
-from skep.hive.door.accept import Accepted, Arrival, accept, intake_key, refuse
+from skep.hive.door.accept import Arrival, accept_all, intake_key, refuse
 from skep.hive.door.relays import Relays
 from skep.hive.door.text import read_command
 from skep.hive.ports import Agents
@@ -33,17 +34,12 @@ from skep.wire.relay.session_key import session_key
 
 __all__ = ["Door"]
 
+T = TypeVar("T")
+
 _RELAY_MAX: Final = 64
 _DEFAULT: Final = "default"
 
 _log = get_logger(part="door")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Stop:
-    """What a `/stop` is to stop, looked up before its transaction."""
-
-    held: tuple[HeldLease, ...]
 
 
 class Door:
@@ -65,6 +61,7 @@ class Door:
         self._calls: Final = calls
         self._relays: Final = relays
         self._settings: Final = settings
+        self._accept_all: Final = partial(accept_all, broker.rules, agents)
 
     def handlers(self) -> dict[str, Handler]:
         """Return what answers each method of this socket."""
@@ -86,8 +83,8 @@ class Door:
         _log.info("relay_attached", relay=args.relay, state=args.state)
         return Empty()
 
-    async def accept(self, call: Call, args: wire.AcceptArgs) -> wire.AcceptResult:
-        """`door.accept`: one event, one transaction.
+    def accept(self, call: Call, args: wire.AcceptArgs) -> asyncio.Future[wire.AcceptResult]:
+        """`door.accept`: one event, taken whole or not at all.
 
         Raises:
             TryAgainError: Whether it is stored is not known; the gateway repeats it.
@@ -98,37 +95,47 @@ class Door:
             session = session_key(event.source)
             key = intake_key(args.relay, event, buffer_id=args.buffer_id)
         except EventInvalidError as error:
-            return await self._refuse(args, _key_of_bytes(args), error.problem)
+            return self._refuse(args, _key_of_bytes(args), error.problem)
         except Exception as error:  # noqa: BLE001 - a poison event must not block its chat
-            return await self._refuse(args, _key_of_bytes(args), type(error).__name__, error)
-        stops = _Stop(held=())
+            return self._refuse(args, _key_of_bytes(args), type(error).__name__, error)
+        stops: tuple[HeldLease, ...] = ()
         command = read_command(event.text)
         if command is not None and command.name == "stop":
-            stops = _Stop(held=self._running(session, args.relay, event.source.chat_id))
-        arrival = Arrival(
-            relay=args.relay,
-            key=key,
-            event=event,
-            session=session,
-            command=command,
-            runs=bool(stops.held),
-            quiet_ms=self._quiet_ms(event.source.platform),
-        )
-        try:
-            accepted = await self._broker.transact(
-                partial(accept, rules=self._broker.rules, agents=self._agents, arrival=arrival)
-            )
-        except TryAgainError:
-            raise
-        except Exception as error:  # noqa: BLE001 - a poison event must not block its chat
-            return await self._refuse(args, key, type(error).__name__, error)
+            stops = self._running(session, args.relay, event.source.chat_id)
+        quiet_ms = self._quiet_ms(event.source.platform)
+        arrival = Arrival(args.relay, key, args.event, event, session, command, bool(stops), quiet_ms)
+        answer: asyncio.Future[wire.AcceptResult] = asyncio.get_running_loop().create_future()
+        taken = self._broker.transact_each(self._accept_all, arrival)
+        taken.add_done_callback(partial(self._accepted, args, key, stops, answer))
+        return answer
+
+    def _accepted(
+        self,
+        args: wire.AcceptArgs,
+        key: IntakeKey,
+        stops: tuple[HeldLease, ...],
+        answer: asyncio.Future[wire.AcceptResult],
+        taken: asyncio.Future[wire.AcceptResult],
+    ) -> None:
+        """Answer what became of an event; one that broke something is refused, and never blocks its chat."""
+        error = None if taken.cancelled() else taken.exception()
+        if isinstance(error, Exception) and not isinstance(error, TryAgainError):
+            refused = self._refuse(args, key, type(error).__name__, error)
+            refused.add_done_callback(partial(_pass_on, answer))
+            return
+        if error is None and not taken.cancelled():
+            self._told(args.relay, taken.result(), stops)
+        _pass_on(answer, taken)
+
+    def _told(self, relay: str, accepted: wire.AcceptResult, stops: tuple[HeldLease, ...]) -> None:
+        """Do and log what an event that is on disk brings with it."""
         if accepted.outcome == "handled":
-            for held in stops.held:
+            for held in stops:
                 Leases.cancel(held, "stopped")
         if accepted.outcome == "refused":
-            return await self._refuse(args, key, accepted.reason or "refused")
-        self._told(accepted)
-        return wire.AcceptResult(outcome=accepted.outcome, message_id=accepted.message_id)
+            _log.error("event_refused", relay=relay, reason=accepted.reason)
+        else:
+            _log.debug("event_accepted", outcome=accepted.outcome, message_id=accepted.message_id)
 
     async def interrupt(self, call: Call, args: wire.InterruptArgs) -> wire.InterruptResult:
         """`door.interrupt`: stop the turn of exactly this session."""
@@ -155,30 +162,14 @@ class Door:
             held for held in self._calls.leases.of_session(session) if held.is_of_chat(relay, chat_id)
         )
 
-    async def _refuse(
-        self, args: wire.AcceptArgs, key: str, reason: str, error: Exception | None = None
-    ) -> wire.AcceptResult:
+    def _refuse(
+        self, args: wire.AcceptArgs, key: IntakeKey, reason: str, error: Exception | None = None
+    ) -> asyncio.Future[wire.AcceptResult]:
         """Keep an event that will never be taken where an operator sees it."""
-        kept = await self._broker.transact(
-            partial(
-                refuse,
-                rules=self._broker.rules,
-                key=key,
-                relay=args.relay,
-                event=bytes(args.event).decode("utf-8", "replace"),
-                reason=reason,
-            )
-        )
         _log.error("event_refused", relay=args.relay, reason=reason, exc_info=error)
-        return wire.AcceptResult(outcome=kept.outcome, message_id=kept.message_id, reason=kept.reason)
-
-    def _told(self, accepted: Accepted) -> None:
-        _log.debug(
-            "event_accepted",
-            outcome=accepted.outcome,
-            message_id=accepted.message_id,
-            person_id=accepted.person,
-            agent=accepted.agent,
+        rules = self._broker.rules
+        return self._broker.transact(
+            partial(refuse, rules=rules, key=key, relay=args.relay, event=args.event, reason=reason)
         )
 
     def _quiet_ms(self, platform: str) -> int:
@@ -191,8 +182,20 @@ def _check_relay(relay: str) -> None:
         raise RpcError("invalid_argument", f"`relay` must have 1 to {_RELAY_MAX} characters")
 
 
-def _key_of_bytes(args: wire.AcceptArgs) -> str:
+def _key_of_bytes(args: wire.AcceptArgs) -> IntakeKey:
     """Return a key for an event that names nothing: a repeat has the same."""
     if args.buffer_id:
-        return f"{args.relay}:b:{args.buffer_id}"
-    return f"{args.relay}:x:{hashlib.sha256(msgspec.Raw(args.event)).hexdigest()}"
+        return IntakeKey(f"b:{args.buffer_id}", args.relay)
+    return IntakeKey(f"x:{hashlib.sha256(msgspec.Raw(args.event)).hexdigest()}", args.relay)
+
+
+def _pass_on(answer: asyncio.Future[T], done: asyncio.Future[T]) -> None:
+    """Let `answer` end as `done` did."""
+    if answer.done():
+        return
+    if done.cancelled():
+        answer.cancel()
+    elif (error := done.exception()) is not None:
+        answer.set_exception(error)
+    else:
+        answer.set_result(done.result())

@@ -40,7 +40,7 @@ class Command:
 
 def read_command(text: str) -> Command | None:
     """Return the command that `text` is; an unknown one is ordinary text."""
-    found = _COMMAND.fullmatch(text.strip())
+    found = _COMMAND.fullmatch(text.strip()) if "/" in text else None
     if found is None or (name := found[1].lower()) not in COMMANDS:
         return None
     return Command(name=name, words=(found[2] or "").strip())
@@ -48,10 +48,9 @@ def read_command(text: str) -> Command | None:
 
 def read_mention(text: str) -> tuple[str, str] | None:
     """Return the name after a leading `@`, and the text after it."""
-    found = _MENTION.match(text.lstrip())
-    if found is None:
-        return None
-    return found[1].lower(), text.lstrip()[found.end() :]
+    text = text.lstrip()
+    found = _MENTION.match(text) if text.startswith("@") else None
+    return (found[1].lower(), text[found.end() :]) if found is not None else None
 
 
 def cut_body(text: str, *, max_bytes: int = MAX_BODY_BYTES) -> tuple[str, int]:

@@ -6,9 +6,12 @@ Statements only: who may do what, and when, is decided in `skep.connector`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
+
+import apsw
 
 from skep.store.migrations import load_migrations
 from skep.store.queries import load_queries
@@ -23,6 +26,7 @@ __all__ = [
     "ConnectorStore",
     "ConnectorTx",
     "ConversationRow",
+    "DeliveryRow",
     "EventRow",
     "GatewayRow",
     "MessageRow",
@@ -32,6 +36,8 @@ __all__ = [
     "TakenRow",
     "open_connector",
 ]
+
+T = TypeVar("T")
 
 _SQL: Final = dict(load_queries("connector"))
 _MIGRATIONS: Final = Path(__file__).with_name("migrations") / "connector"
@@ -65,6 +71,10 @@ class ChatRow(NamedTuple):
     scope_id: str | None
     user_id: str | None
     source: bytes
+
+
+DeliveryRow = tuple[int, str, str, str, str, bytes, int]
+"""An event to keep: id, tenant, instance, platform, message id, event, when it came. Plain: there are many."""
 
 
 class TakenRow(NamedTuple):
@@ -190,14 +200,42 @@ class ConnectorTx:
 
     Attributes:
         signals: What to call in the event loop, in this order, once the operation is on disk.
+        bindings: Another number each time a binding or a chat was taken away or a binding added, also
+            when that is undone later: what was read while it was the same still holds.
     """
 
     def __init__(self, db: Db) -> None:
         # One cursor for all: each statement is read to its end before the next. A new one each time costs more.
-        self._execute: Final = db.cursor().execute
+        cursor = db.cursor()
+        self._execute: Final = cursor.execute
+        self._execute_each: Final = cursor.executemany
         self._changes: Final = db.changes
         self._rowid: Final = db.last_insert_rowid
         self.signals: list[Callable[[], None]] = []
+        self.bindings = next(_numbers)
+
+    def attempt(self, work: Callable[[], T]) -> T | Exception:
+        """Return what `work` returns, or why it failed: then all that it did is undone.
+
+        Raises:
+            apsw.Error: The disk's fault, not that of `work`.
+        """
+        signals = len(self.signals)
+        self._execute("SAVEPOINT attempt")
+        try:
+            result = work()
+        except Exception as error:
+            if isinstance(error, apsw.Error) and not isinstance(error, _OWN_FAULTS):
+                raise
+            self._execute("ROLLBACK TO attempt")
+            del self.signals[signals:]
+            self._execute("RELEASE attempt")
+            return error
+        self._execute("RELEASE attempt")
+        return result
+
+    def forget(self) -> None:
+        """Drop what was remembered: nothing is."""
 
     # The edge: asked.
 
@@ -239,6 +277,10 @@ class ConnectorTx:
     def buffered(self) -> list[BufferedRow]:
         """Return how much waits for each instance."""
         return [BufferedRow(*row) for row in self._all("buffered")]
+
+    def old_intake(self, *, after: str, before_ms: int, limit: int) -> list[str]:
+        """Return keys after one that were taken before a time. It walks the table: nothing for the writer."""
+        return [row[0] for row in self._all("intake_old", after, before_ms, limit)]
 
     def egress(self, gateway_id: str, idem: str) -> tuple[bytes | None] | None:
         """Return (result or nothing yet) of a send; `None` when it was never begun."""
@@ -305,6 +347,11 @@ class ConnectorTx:
         """Write down one fact, unless it is there."""
         self._do("meta_put", name, value)
 
+    def next_start(self) -> int:
+        """Count this start of the process; return how many there were."""
+        row = self._one("next_start")
+        return int(row[0]) if row else 0
+
     def add_tenant(self, tenant: str, *, now_ms: int) -> None:
         """Make a tenant, unless it is there."""
         self._do("tenant_add", tenant, now_ms)
@@ -324,6 +371,7 @@ class ConnectorTx:
 
     def drop_instance(self, tenant: str, instance: str) -> None:
         """Forget who is bound to an instance, what waits for it and where it was written to."""
+        self.bindings = next(_numbers)
         self._do("unbind_instance", tenant, instance)
         self._do("deliveries_drop", tenant, instance)
         self._do("chats_drop", tenant, instance)
@@ -337,6 +385,7 @@ class ConnectorTx:
         self, platform: str, user_ns: str, user_id: str, *, tenant: str, instance: str, now_ms: int
     ) -> None:
         """Bind an author, unless they are bound."""
+        self.bindings = next(_numbers)
         self._do("bind", platform, user_ns, user_id, tenant, instance, now_ms)
 
     def put_chat(self, tenant: str, chat: ChatRow) -> None:
@@ -348,17 +397,24 @@ class ConnectorTx:
         self._do("intake", dedupe_key, now_ms)
         return self._changes() == 1
 
-    def deliver(
-        self, tenant: str, instance: str, *, platform: str, message_id: str, event: bytes, now_ms: int
-    ) -> int:
-        """Keep an event until it is acknowledged; return its id, which only grows."""
-        self._do("deliver", tenant, instance, platform, message_id, event, now_ms)
-        return self._rowid()
+    def take_all_in(self, dedupe_keys: Iterable[str], *, now_ms: int) -> None:
+        """Remember what was taken, all of it new.
 
-    def take_delivery(self, delivery_id: int) -> TakenRow | None:
-        """Forget a delivery; return what it was."""
-        row = self._one("delivery_take", delivery_id)
-        return TakenRow(*row) if row else None
+        Raises:
+            apsw.ConstraintError: One of them is not.
+        """
+        self._execute_each(_SQL["intake_fresh"], [(key, now_ms) for key in dedupe_keys])
+
+    def deliver(self, rows: Iterable[DeliveryRow]) -> None:
+        """Keep events until they are acknowledged, under ids that were never used."""
+        self._execute_each(_SQL["deliver"], rows)
+
+    def take_deliveries(self, delivery_ids: Iterable[int]) -> list[TakenRow]:
+        """Forget deliveries; return those that were there."""
+        taken: list[TakenRow] = []
+        for first, last in _runs(delivery_ids):
+            taken += map(TakenRow._make, self._all("deliveries_take", first, last))
+        return taken
 
     def oldest_deliveries(
         self, tenant: str, instance: str, *, after: int, limit: int
@@ -382,9 +438,12 @@ class ConnectorTx:
         """Forget a send that certainly did not happen."""
         self._do("egress_forget", gateway_id, idem)
 
-    def sweep(self, *, now_ms: int, intake_ms: int, egress_ms: int, web_ms: int, session_ms: int) -> None:
-        """Forget what is over; each argument but the first is an age in milliseconds."""
-        self._do("intake_sweep", now_ms - intake_ms)
+    def forget_intake(self, dedupe_keys: Iterable[str]) -> None:
+        """Forget what was taken."""
+        self._execute_each(_SQL["intake_forget"], [(key,) for key in dedupe_keys])
+
+    def sweep(self, *, now_ms: int, egress_ms: int, web_ms: int, session_ms: int) -> None:
+        """Forget what is over, but what was taken; each argument but the first is an age in milliseconds."""
         self._do("egress_sweep", now_ms - egress_ms)
         self._do("secrets_sweep", now_ms)
         self._do("web_codes_sweep", now_ms - _DAY_MS)
@@ -507,6 +566,19 @@ class ConnectorTx:
         self._execute(_SQL[name], args)
 
 
+def _runs(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Yield (first, last) of each row of numbers without a gap."""
+    ordered = sorted(numbers)
+    first = 0
+    for at in range(1, len(ordered) + 1):
+        if at == len(ordered) or ordered[at] != ordered[at - 1] + 1:
+            yield ordered[first], ordered[at - 1]
+            first = at
+
+
+_numbers: Final = itertools.count()
+_OWN_FAULTS: Final = (apsw.ConstraintError, apsw.MismatchError, apsw.RangeError, apsw.TooBigError)
+"""What the driver says of a row, not of the disk."""
 KEPT_EVENTS: Final = 10_000
 """How many events of an account a tab can resume from."""
 _DAY_MS: Final = 86_400_000

@@ -5,7 +5,7 @@ apsw's own annotations leave parts unknown to a strict checker; these say the sa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -26,6 +26,10 @@ class Cursor(Protocol):
 
     def execute(self, statements: str, bindings: Sequence[object] = (), /) -> Cursor:
         """Run SQL, in place of what ran before."""
+        ...
+
+    def executemany(self, statements: str, bindings: Iterable[Sequence[object]], /) -> Cursor:
+        """Run SQL once for each of `bindings`; the rows of all of them come one after the other."""
         ...
 
     def fetchone(self) -> Row | None:

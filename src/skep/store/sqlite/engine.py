@@ -9,17 +9,18 @@ each operation inside a savepoint of its own. A result is given back only after 
 `synchronous=FULL`; the one exception is `early`, for what is harmless to lose.
 
 An operation must depend on nothing but its transaction and change nothing else: it runs in the
-writer thread, and it may run twice.
+writer thread, and it may run twice. Operations of one kind (`write_each`) that wait together run as one,
+so that their rows are written together.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -53,6 +54,7 @@ IDLE_S: Final = 0.2
 READERS: Final = 2
 
 T = TypeVar("T")
+ItemT = TypeVar("ItemT")
 
 
 class Tx(Protocol):
@@ -65,22 +67,48 @@ class Tx(Protocol):
 
     signals: list[Any]
 
+    def forget(self) -> None:
+        """Drop what was remembered of the database: work was undone, or somebody else may have written."""
+        ...
+
 
 TxT = TypeVar("TxT", bound=Tx)
 
 
-@dataclass(slots=True)
 class _Work(Generic[TxT]):
-    """One operation, and who waits for it."""
+    """One operation, and who waits for it.
 
-    run: Callable[[TxT], Any]
-    future: asyncio.Future[Any]
-    early: bool
-    result: Any = None
-    error: BaseException | None = None
+    Attributes:
+        run: The operation; nothing when it is one of a kind.
+        many: What does all operations of its kind; `item` is this one.
+    """
+
+    __slots__ = ("early", "error", "future", "item", "many", "result", "run")
+
+    def __init__(
+        self,
+        future: asyncio.Future[Any],
+        early: bool,  # noqa: FBT001 - private, and by position for speed
+        run: Callable[[TxT], Any] | None,
+        many: Callable[[TxT, Sequence[Any]], Sequence[Any]] | None = None,
+        item: Any = None,
+    ) -> None:
+        self.future = future
+        self.early = early
+        self.run = run
+        self.many = many
+        self.item = item
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def do(self, tx: TxT) -> None:
+        """Run it alone."""
+        if self.run is not None:
+            self.result = self.run(tx)
+        elif self.many is not None:
+            (self.result,) = self.many(tx, (self.item,))
 
 
-_STOP: Final = object()
 _BROKEN_DISK: Final = (apsw.FullError, apsw.IOError, apsw.ReadOnlyError, apsw.CantOpenError, apsw.NoMemError)
 _BROKEN_READ: Final = (apsw.IOError, apsw.CantOpenError, apsw.NoMemError)
 _DAMAGED: Final = (apsw.CorruptError, apsw.NotADBError)
@@ -103,7 +131,9 @@ class SqliteEngine(Generic[TxT]):
         self._on_commit: Final = on_commit
         self._options: Final = options
         self._loop: Final = loop
-        self._queue: Final[SimpleQueue[Any]] = SimpleQueue()
+        self._queue: Final[deque[_Work[TxT] | None]] = deque()
+        self._wake: Final[SimpleQueue[None]] = SimpleQueue()
+        self._is_idle = False
         self._closing = False
         self._wal_pages = 0
         self._local: Final = threading.local()
@@ -168,13 +198,36 @@ class SqliteEngine(Generic[TxT]):
             BusyError: Too much waits, and `may_refuse`.
             StoreClosedError: The store is closed.
         """
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._put(_Work(future, early, op), may_refuse=may_refuse)
+        return future
+
+    def write_each(
+        self,
+        many: Callable[[TxT, Sequence[ItemT]], Sequence[T]],
+        item: ItemT,
+        *,
+        early: bool = False,
+        may_refuse: bool = False,
+    ) -> asyncio.Future[T]:
+        """Do as `write` for one of a kind: `many` takes all items that wait, and returns a result for each.
+
+        Items of one kind keep their order. Among kinds there is none, until an operation that is no such
+        item: who needs one waits for the result of the first.
+
+        Args:
+            many: The same object each time. When it raises, each item is tried alone.
+        """
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._put(_Work(future, early, None, many, item), may_refuse=may_refuse)
+        return future
+
+    def _put(self, work: _Work[TxT], *, may_refuse: bool) -> None:
         if self._closing:
             raise StoreClosedError(f"`{self.path.name}` is closed")
-        if may_refuse and self._queue.qsize() > QUEUE_MAX:
+        if may_refuse and len(self._queue) > QUEUE_MAX:
             raise BusyError("too much waits to be written", retry_after_s=0.25)
-        future: asyncio.Future[T] = self._loop.create_future()
-        self._queue.put(_Work(op, future, early))
-        return future
+        self._add(work)
 
     async def read(self, op: Callable[[TxT], T]) -> T:
         """Return what `op` returns, run on a connection that cannot write.
@@ -188,7 +241,7 @@ class SqliteEngine(Generic[TxT]):
     @property
     def waiting(self) -> int:
         """Operations that wait for the writer."""
-        return self._queue.qsize()
+        return len(self._queue)
 
     async def close(self) -> None:
         """Run what waits, copy the log into the database, and close. Safe to call twice."""
@@ -221,7 +274,7 @@ class SqliteEngine(Generic[TxT]):
         while self._reader_connections:
             self._reader_connections.pop().close()
         if self._writer.is_alive():
-            self._queue.put(_STOP)
+            self._add(None)
             self._writer.join()
         self._lock.close()
 
@@ -240,6 +293,7 @@ class SqliteEngine(Generic[TxT]):
         try:
             db.execute("BEGIN")
             try:
+                self._local.tx.forget()
                 return op(self._local.tx)
             finally:
                 db.execute("ROLLBACK")
@@ -261,21 +315,28 @@ class SqliteEngine(Generic[TxT]):
     def _take(self) -> tuple[list[_Work[TxT]], bool]:
         """Return what waits, at most `BATCH_MAX`, and whether to stop after it."""
         queue = self._queue
+        self._is_idle = True
         try:
-            first = queue.get(timeout=IDLE_S if self._wal_pages else None)
+            if not queue:  # looked at after the flag was set: whoever adds now wakes us
+                self._wake.get(timeout=IDLE_S if self._wal_pages else None)
         except Empty:
             return [], False
+        finally:
+            self._is_idle = False
         batch: list[_Work[TxT]] = []
-        item: Any = first
-        while item is not _STOP:
-            batch.append(item)
-            if len(batch) == BATCH_MAX:
-                return batch, False
-            try:
-                item = queue.get_nowait()
-            except Empty:
-                return batch, False
-        return batch, True
+        while queue and len(batch) < BATCH_MAX:
+            work = queue.popleft()
+            if work is None:
+                return batch, True
+            batch.append(work)
+        return batch, False
+
+    def _add(self, work: _Work[TxT] | None) -> None:
+        """Hand something to the writer; `None`: stop. It is woken only when it sleeps."""
+        self._queue.append(work)
+        if self._is_idle:
+            self._is_idle = False
+            self._wake.put(None)
 
     def _run(self, batch: list[_Work[TxT]]) -> None:
         """Run `batch` in one transaction, and tell the loop what came of it."""
@@ -304,12 +365,19 @@ class SqliteEngine(Generic[TxT]):
         """
         tx = self._tx
         try:
-            for work in batch:
-                work.result = work.run(tx)
+            for kind in _kinds(batch):
+                first = kind[0]
+                if len(kind) == 1 or first.many is None:
+                    first.do(tx)
+                    continue
+                results = first.many(tx, [work.item for work in kind])
+                for work, result in zip(kind, results, strict=True):
+                    work.result = result
         except (*_BROKEN_DISK, *_DAMAGED):
             raise  # not an operation's fault: the whole batch fails
         except BaseException:  # noqa: BLE001 - it comes again in its savepoint, and is handed to its caller
             tx.signals.clear()
+            tx.forget()
             if self._db.in_transaction:
                 self._execute("ROLLBACK")
             self._begin()
@@ -323,13 +391,14 @@ class SqliteEngine(Generic[TxT]):
         execute, tx = self._execute, self._tx
         execute("SAVEPOINT op")
         try:
-            work.result = work.run(tx)
+            work.do(tx)
         except (*_BROKEN_DISK, *_DAMAGED):
             raise  # not this operation's fault: the whole batch fails
         except BaseException as exc:  # noqa: BLE001 - handed to the caller
             execute("ROLLBACK TO op")
             work.error = exc
             tx.signals.clear()
+            tx.forget()
         else:
             if tx.signals:
                 signals += tx.signals
@@ -346,6 +415,7 @@ class SqliteEngine(Generic[TxT]):
     def _roll_back(self) -> None:
         """Undo the batch; when even that fails, open the database again."""
         self._tx.signals.clear()
+        self._tx.forget()
         try:
             if self._db.in_transaction:
                 self._execute("ROLLBACK")
@@ -406,6 +476,21 @@ async def _in_thread(work: Callable[[], None], *, name: str) -> None:
     thread.start()
     await future
     thread.join()
+
+
+def _kinds(batch: Sequence[_Work[TxT]]) -> Iterator[list[_Work[TxT]]]:
+    """Gather items of one kind up to the next operation that is none; each of those stands alone."""
+    kinds: dict[Any, list[_Work[TxT]]] = {}
+    for work in batch:
+        if work.many is None:
+            yield from kinds.values()
+            kinds.clear()
+            yield [work]
+        elif work.many in kinds:
+            kinds[work.many].append(work)
+        else:
+            kinds[work.many] = [work]
+    yield from kinds.values()
 
 
 def _resolve(batch: list[Any]) -> None:

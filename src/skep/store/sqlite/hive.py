@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from skep.store.migrations import load_migrations
 from skep.store.ports import Signal
@@ -19,14 +20,21 @@ _SQL: Final = dict(load_queries("hive"))
 class SqliteHiveTx:
     """Named statements over one connection."""
 
-    __slots__ = ("_changes", "_execute", "_rowid", "signals")
+    __slots__ = ("_changes", "_execute", "_execute_many", "_rowid", "memo", "signals")
 
     def __init__(self, db: Db) -> None:
         # One cursor for all: each statement is read to its end before the next. A new one each time costs more.
-        self._execute: Final = db.cursor().execute
+        cursor = db.cursor()
+        self._execute: Final = cursor.execute
+        self._execute_many: Final = cursor.executemany
         self._changes: Final = db.changes
         self._rowid: Final = db.last_insert_rowid
         self.signals: list[Signal] = []
+        self.memo: dict[Any, Any] = {}
+
+    def forget(self) -> None:
+        """Read everything again when it is needed."""
+        self.memo.clear()
 
     def one(self, name: str, *args: object) -> Row | None:
         """Return the first row of a statement."""
@@ -41,6 +49,10 @@ class SqliteHiveTx:
         """Run a statement without rows; return how many rows it changed."""
         self._execute(_SQL[name], args)
         return self._changes()
+
+    def many(self, name: str, rows: Sequence[Sequence[object]]) -> list[Row]:
+        """Run a statement once for each of `rows`; return all rows that come of it, in order."""
+        return self._execute_many(_SQL[name], rows).fetchall() if rows else []
 
     def insert(self, name: str, *args: object) -> int:
         """Run an insert; return the number that the new row was given."""

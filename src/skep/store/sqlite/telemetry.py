@@ -82,6 +82,9 @@ class TelemetryTx:
         self._execute: Final = db.execute
         self.signals: list[Any] = []
 
+    def forget(self) -> None:
+        """Drop what was remembered: nothing is."""
+
     def add_turn(self, turn: NewTurn) -> None:
         """Keep a turn; a repeat by its id changes nothing."""
         self._execute(

@@ -36,6 +36,7 @@ MESSAGE_TYPES: Final = frozenset(
 )
 SKEP_MESSAGE_TYPES: Final = frozenset({"edited", "deleted"})
 """Only between Skep's own two ends: any other gateway would take them for new text."""
+_KNOWN_TYPES: Final = MESSAGE_TYPES | SKEP_MESSAGE_TYPES
 
 STOCK_PLATFORMS: Final = frozenset(
     {
@@ -74,6 +75,8 @@ STOCK_PLATFORMS: Final = frozenset(
     }
 )
 """Platforms that Hermes 0.19.0 knows without plugins of its user; any other is `relay` to it."""
+_PLAIN_NAMES: Final = STOCK_PLATFORMS | {"twilio", "web"}
+"""Names of platforms that are known to be as they must be, so that the usual event costs no look at them."""
 
 
 class EventInvalidError(WireError):
@@ -114,6 +117,8 @@ class SessionSource(msgspec.Struct, frozen=True, kw_only=True):
     user_ns: str | None = None
 
     def __post_init__(self) -> None:
+        if self.platform in _PLAIN_NAMES:
+            return
         name = self.platform.strip().lower() or "relay"
         if name != self.platform:
             msgspec.structs.force_setattr(self, "platform", name)
@@ -189,7 +194,7 @@ class MessageEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     edited_at: int | None = None
 
     def __post_init__(self) -> None:
-        if self.message_type not in MESSAGE_TYPES and self.message_type not in SKEP_MESSAGE_TYPES:
+        if self.message_type not in _KNOWN_TYPES:
             msgspec.structs.force_setattr(self, "message_type", "text")
 
     def to_wire(self) -> dict[str, object]:
@@ -214,13 +219,12 @@ def decode_event(data: bytes | msgspec.Raw | Mapping[str, object]) -> MessageEve
     Raises:
         EventInvalidError: Not an object, or a field that cannot be read as meant.
     """
+    is_json = isinstance(data, (bytes, msgspec.Raw))
     try:
         try:
-            if isinstance(data, Mapping):
-                return msgspec.convert(data, MessageEvent)
-            return _decoder.decode(data)
+            return _decoder.decode(data) if is_json else msgspec.convert(data, MessageEvent)
         except msgspec.ValidationError:  # not of the plain form: mended below, or refused
-            parsed: object = data if isinstance(data, Mapping) else msgspec.json.decode(data)
+            parsed: object = msgspec.json.decode(data) if is_json else data
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise EventInvalidError("event is not JSON") from exc
     if not isinstance(parsed, Mapping):

@@ -262,6 +262,11 @@ class LineSplitter:
         self._size = 0
         self._is_dropping = False
 
+    @property
+    def is_between_lines(self) -> bool:
+        """Whether no line has begun that has not ended."""
+        return not self._parts and not self._is_dropping
+
     def feed(self, message: bytes) -> list[bytes]:
         """Take one message; return the lines that are whole now, without their line feeds."""
         head, *rest = message.split(b"\n")
@@ -298,15 +303,33 @@ class FrameReader(Generic[F]):
         skipped: How many lines were not taken, by reason.
     """
 
-    def __init__(self, decode: Callable[[bytes], F | Skipped]) -> None:
+    def __init__(
+        self, decode: Callable[[bytes], F | Skipped], decode_all: Callable[[bytes], list[F] | None]
+    ) -> None:
+        """Make a reader.
+
+        Args:
+            decode: Takes one line.
+            decode_all: Takes a message of whole lines, each from `{` to `}`; `None` when it has to be
+                looked at line by line.
+        """
         self.skipped: Counter[Skipped] = Counter()
         self._decode = decode
+        self._decode_all = decode_all
         self._splitter = LineSplitter()
 
     def feed(self, message: str | bytes) -> list[F]:
         """Take one message; return the frames that are whole now."""
+        data = message.encode() if isinstance(message, str) else message
+        if self._splitter.is_between_lines and _is_of_objects(data):
+            frames = self._decode_all(data)
+            if frames is not None and len(frames) == data.count(b"\n"):
+                return frames
+        return self._feed_lines(data)
+
+    def _feed_lines(self, message: bytes) -> list[F]:
         frames: list[F] = []
-        for line in self._splitter.feed(message.encode() if isinstance(message, str) else message):
+        for line in self._splitter.feed(message):
             if line and not line.isspace():
                 frame = self._decode(line)
                 if isinstance(frame, Skipped):
@@ -320,12 +343,12 @@ class FrameReader(Generic[F]):
 
 def connector_frames() -> FrameReader[ConnectorFrame]:
     """Return a reader of what a connector sends: a gateway's."""
-    return FrameReader(decode_connector_frame)
+    return FrameReader(decode_connector_frame, _decode_connector_frames)
 
 
 def gateway_frames() -> FrameReader[GatewayFrame]:
     """Return a reader of what a gateway sends: a connector's."""
-    return FrameReader(decode_gateway_frame)
+    return FrameReader(decode_gateway_frame, _decode_gateway_frames)
 
 
 def decode_gateway_frame(line: bytes) -> GatewayFrame | Skipped:
@@ -348,6 +371,39 @@ def decode_connector_frame(line: bytes) -> ConnectorFrame | Skipped:
         return Skipped.MALFORMED
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _lenient_result(line) or _why(line, _CONNECTOR_TYPES)
+
+
+def _is_of_objects(message: bytes) -> bool:
+    """Return whether each line of `message` is whole, and none is too long, blank, or of another form than `{…}`.
+
+    So no JSON object goes over two lines: after a `}` none goes on with `{`.
+    """
+    return (
+        len(message) <= MAX_LINE_BYTES
+        and message.startswith(b"{")
+        and message.endswith(b"}\n")
+        and message.count(b"}\n{") == message.count(b"\n") - 1
+    )
+
+
+def _decode_gateway_frames(message: bytes) -> list[GatewayFrame] | None:
+    if not _is_utf8(message):
+        return None
+    try:
+        return _gateway_decoder.decode_lines(message)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _decode_connector_frames(message: bytes) -> list[ConnectorFrame] | None:
+    if not _is_utf8(message):
+        return None
+    try:
+        frames = [_plain(frame) for frame in _connector_decoder.decode_lines(message)]
+    except (WireError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    plain = [frame for frame in frames if not isinstance(frame, Skipped)]
+    return plain if len(plain) == len(frames) else None
 
 
 # What a connector's frames look like before leniency is applied.

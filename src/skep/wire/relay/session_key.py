@@ -77,16 +77,12 @@ def _join(
         chat = _bare_number(chat) if is_dm else chat
         if author and not (is_dm and chat):
             author = _bare_number(author) or author
-    parts = ["agent", _namespace(profile), platform, source.chat_type]
+    head = f"agent:{_namespace(profile)}:{platform}:{source.chat_type}"
     if is_dm:
-        parts += _known(scope, chat or author, source.thread_id)
+        known = (scope, chat or author, source.thread_id)
     else:
-        parts += _known(scope, chat, source.thread_id, author if per_user else None)
-    return ":".join(parts)
-
-
-def _known(*parts: str | None) -> list[str]:
-    return [part for part in parts if part]
+        known = (scope, chat, source.thread_id, author if per_user else None)
+    return ":".join([head, *filter(None, known)])
 
 
 def _namespace(profile: str | None) -> str:

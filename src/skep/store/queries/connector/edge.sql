@@ -6,6 +6,10 @@ SELECT value FROM meta WHERE name = ?;
 -- Write down one fact, once.
 INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT DO NOTHING;
 
+-- name: next_start
+-- Count the starts of the process.
+INSERT INTO meta (name, value) VALUES ('starts', 1) ON CONFLICT DO UPDATE SET value = value + 1 RETURNING value;
+
 -- name: tenant_add
 -- Make a tenant that may be there already.
 INSERT INTO tenant (tenant, created_at) VALUES (?, ?) ON CONFLICT DO NOTHING;
@@ -90,22 +94,31 @@ DELETE FROM chat WHERE tenant = ? AND instance = ?;
 -- Remember what was taken; no change when it was there.
 INSERT INTO intake (dedupe_key, at) VALUES (?, ?) ON CONFLICT DO NOTHING;
 
--- name: intake_sweep
--- Forget keys that no platform repeats any more.
-DELETE FROM intake WHERE at < ?;
+-- name: intake_fresh
+-- Remember what was never taken before.
+INSERT INTO intake (dedupe_key, at) VALUES (?, ?);
+
+-- name: intake_old
+-- Of the keys after one, those that no platform repeats any more.
+SELECT dedupe_key FROM intake WHERE dedupe_key > ? AND at < ? ORDER BY dedupe_key LIMIT ?;
+
+-- name: intake_forget
+-- Forget what was taken.
+DELETE FROM intake WHERE dedupe_key = ?;
 
 -- name: deliver
 -- Keep an event until its gateway acknowledges it.
-INSERT INTO delivery (tenant, instance, platform, message_id, event, at) VALUES (?, ?, ?, ?, ?, ?);
+INSERT INTO delivery (delivery_id, tenant, instance, platform, message_id, event, at) VALUES (?, ?, ?, ?, ?, ?, ?);
 
 -- name: deliveries
 -- What waits for an instance after a row, oldest first.
 SELECT delivery_id, event FROM delivery
 WHERE tenant = ? AND instance = ? AND delivery_id > ? ORDER BY delivery_id LIMIT ?;
 
--- name: delivery_take
--- Forget what was acknowledged or given up.
-DELETE FROM delivery WHERE delivery_id = ? RETURNING tenant, instance, platform, message_id, length(event);
+-- name: deliveries_take
+-- Forget what was acknowledged or given up, all from one id to another.
+DELETE FROM delivery WHERE delivery_id BETWEEN ? AND ?
+RETURNING tenant, instance, platform, message_id, length(event);
 
 -- name: deliveries_oldest
 -- What would be given up first, after a row.

@@ -33,37 +33,38 @@ SELECT 'reminder', id, substr(body, 1, 80) FROM reminder WHERE turn_id = ?1 ORDE
 SELECT count(*), coalesce(sum(sender NOT LIKE 'agent:%'), 0)
 FROM (SELECT sender FROM message WHERE thread = ?1 AND id > ?2 LIMIT ?3);
 
--- name: lane_put
--- Take the next place in a lane for a message that is ready now; make the lane when it is new.
-INSERT INTO lane(recipient, session, mailbox, chat, next_seq, ready_n, head_at, urgency, quiet_cap)
-VALUES(?1, ?2, ?3, ?4, 2, 1, ?5, ?6, ?7)
-ON CONFLICT(recipient, session) DO UPDATE SET
-  next_seq = next_seq + 1, ready_n = ready_n + 1, chat = coalesce(excluded.chat, chat), mailbox = excluded.mailbox,
-  urgency = max(urgency, excluded.urgency),
-  head_at = CASE
-    WHEN ready_n = 0 THEN excluded.head_at
-    WHEN excluded.urgency > 0 THEN min(head_at, ?8)
-    WHEN quiet_cap IS NOT NULL AND excluded.quiet_cap IS NOT NULL AND head_at > ?8 THEN min(quiet_cap, max(head_at, excluded.head_at))
-    ELSE head_at END,
-  quiet_cap = CASE WHEN ready_n = 0 THEN excluded.quiet_cap ELSE quiet_cap END
-RETURNING id, next_seq - 1, lease_id, hold, head_at;
+-- name: lane_of_session
+-- The lane of a session, as `lane` gives it.
+SELECT id, recipient, session, mailbox, chat, lease_id, fence, lease_holder, turn_id, ready_n, urgency, done_turn,
+  done_reply, call_id, call_seq, hold, next_seq, head_at, quiet_cap
+FROM lane WHERE recipient = ?1 AND session = ?2;
 
--- name: lane_ensure
--- The lane of a message that is not due yet; make it when it is new.
+-- name: lane_insert
+-- A new lane, as `lane` gives it.
 INSERT INTO lane(recipient, session, mailbox, chat) VALUES(?1, ?2, ?3, ?4)
-ON CONFLICT(recipient, session) DO UPDATE SET chat = coalesce(excluded.chat, chat), mailbox = excluded.mailbox
-RETURNING id;
+RETURNING id, recipient, session, mailbox, chat, lease_id, fence, lease_holder, turn_id, ready_n, urgency, done_turn,
+  done_reply, call_id, call_seq, hold, next_seq, head_at, quiet_cap;
 
--- name: lane_put_due
--- Take the next place in a lane that exists.
-UPDATE lane SET next_seq = next_seq + 1, ready_n = ready_n + 1, urgency = max(urgency, ?2),
-  head_at = CASE WHEN ready_n = 0 THEN ?3 WHEN ?2 > 0 THEN min(head_at, ?3) ELSE head_at END
-WHERE id = ?1 RETURNING next_seq - 1, mailbox, recipient;
+-- name: lane_moved
+-- Somebody else leases the lane, or its person writes elsewhere.
+UPDATE lane SET mailbox = ?2, chat = ?3 WHERE id = ?1;
+
+-- name: lane_counted
+-- Places of a lane were taken behind others that wait.
+UPDATE lane SET next_seq = ?2, ready_n = ?3 WHERE id = ?1;
+
+-- name: lane_placed
+-- Places of a lane were taken, and with them it changed when it may be taken.
+UPDATE lane SET next_seq = ?2, ready_n = ?3, head_at = ?4, urgency = ?5, quiet_cap = ?6 WHERE id = ?1;
 
 -- name: delivery_insert
 -- One delivery of a message.
-INSERT INTO delivery(message, lane, lane_seq, state, urgency, broadcast, not_before, deadline_at, at)
-VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9);
+INSERT INTO delivery(id, message, lane, lane_seq, state, urgency, broadcast, not_before, deadline_at, at)
+VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10);
+
+-- name: delivery_last
+-- The newest delivery.
+SELECT max(id) FROM delivery;
 
 -- name: bucket_take
 -- Take one token; below zero means refused, and the transaction is undone.

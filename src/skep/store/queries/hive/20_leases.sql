@@ -1,22 +1,19 @@
 -- name: lane_pick
--- The next lane of a mailbox, by urgency, then the oldest head (each part is one probe of an index); what waits in all
--- that can be leased (of a long list the start is counted); and the envelope at its head.
-SELECT l.id, l.recipient, l.session, l.ready_n, l.urgency, l.fence,
-  (SELECT sum(ready_n) FROM (SELECT ready_n FROM lane WHERE mailbox = ?1 AND lease_id IS NULL AND hold IS NULL
-    AND ready_n > 0 LIMIT 100)),
-  d.id, d.lane_seq, d.urgency, d.broadcast, d.deadline_at, d.attempt, d.shown_turn, d.requeued, m.id, m.kind,
+-- The next lanes of a mailbox, by urgency, then the oldest head (each part is one probe of an index), and the envelope
+-- at the head of each.
+SELECT l.id, d.id, d.lane_seq, d.urgency, d.broadcast, d.deadline_at, d.attempt, d.shown_turn, d.requeued, m.id, m.kind,
   m.sender, m.addressed_to, m.thread, m.in_reply_to, m.body, m.attachments, m.origin, m.created_at, m.chat,
-  m.platform_id, m.reply_key, m.answers, m.choices, m.late
+  m.platform_id, m.reply_key, m.answers, m.choices, m.late, d.failures
 FROM (
-  SELECT * FROM (SELECT id, recipient, session, ready_n, urgency, fence FROM lane WHERE mailbox = ?1 AND urgency = 2
-    AND head_at <= ?2 AND lease_id IS NULL AND hold IS NULL AND ready_n > 0 ORDER BY head_at LIMIT 1)
+  SELECT * FROM (SELECT id FROM lane WHERE mailbox = ?1 AND urgency = 2
+    AND head_at <= ?2 AND lease_id IS NULL AND hold IS NULL ORDER BY head_at LIMIT ?3)
   UNION ALL
-  SELECT * FROM (SELECT id, recipient, session, ready_n, urgency, fence FROM lane WHERE mailbox = ?1 AND urgency = 1
-    AND head_at <= ?2 AND lease_id IS NULL AND hold IS NULL AND ready_n > 0 ORDER BY head_at LIMIT 1)
+  SELECT * FROM (SELECT id FROM lane WHERE mailbox = ?1 AND urgency = 1
+    AND head_at <= ?2 AND lease_id IS NULL AND hold IS NULL ORDER BY head_at LIMIT ?3)
   UNION ALL
-  SELECT * FROM (SELECT id, recipient, session, ready_n, urgency, fence FROM lane WHERE mailbox = ?1 AND urgency = 0
-    AND head_at <= ?2 AND lease_id IS NULL AND hold IS NULL AND ready_n > 0 ORDER BY head_at LIMIT 1)
-  LIMIT 1) AS l
+  SELECT * FROM (SELECT id FROM lane WHERE mailbox = ?1 AND urgency = 0
+    AND head_at <= ?2 AND lease_id IS NULL AND hold IS NULL ORDER BY head_at LIMIT ?3)
+  LIMIT ?3) AS l
 CROSS JOIN delivery AS d CROSS JOIN message AS m
 WHERE d.id = (SELECT id FROM delivery WHERE lane = l.id AND done_at IS NULL AND state = 'ready' ORDER BY lane_seq LIMIT 1)
   AND m.id = d.message;
@@ -24,23 +21,23 @@ WHERE d.id = (SELECT id FROM delivery WHERE lane = l.id AND done_at IS NULL AND 
 -- name: mailbox_waiting
 -- What waits in the lanes of a mailbox that can be leased; of a long list only the start is counted.
 SELECT coalesce(sum(ready_n), 0) FROM (SELECT ready_n FROM lane WHERE mailbox = ?1 AND lease_id IS NULL AND hold IS NULL
-  AND ready_n > 0 LIMIT 100);
+  AND head_at IS NOT NULL LIMIT ?2);
 
 -- name: lane_next_at
 -- When the next lane of a mailbox can be taken.
 SELECT min(at) FROM (
   SELECT (SELECT head_at FROM lane WHERE mailbox = ?1 AND urgency = 2 AND lease_id IS NULL AND hold IS NULL
-    AND ready_n > 0 ORDER BY head_at LIMIT 1) AS at
+    AND head_at IS NOT NULL ORDER BY head_at LIMIT 1) AS at
   UNION ALL SELECT (SELECT head_at FROM lane WHERE mailbox = ?1 AND urgency = 1 AND lease_id IS NULL AND hold IS NULL
-    AND ready_n > 0 ORDER BY head_at LIMIT 1)
+    AND head_at IS NOT NULL ORDER BY head_at LIMIT 1)
   UNION ALL SELECT (SELECT head_at FROM lane WHERE mailbox = ?1 AND urgency = 0 AND lease_id IS NULL AND hold IS NULL
-    AND ready_n > 0 ORDER BY head_at LIMIT 1));
+    AND head_at IS NOT NULL ORDER BY head_at LIMIT 1));
 
 -- name: envelopes_ready
 -- The head of a lane, in order.
 SELECT d.id, d.lane_seq, d.urgency, d.broadcast, d.deadline_at, d.attempt, d.shown_turn, d.requeued, m.id, m.kind,
   m.sender, m.addressed_to, m.thread, m.in_reply_to, m.body, m.attachments, m.origin, m.created_at, m.chat,
-  m.platform_id, m.reply_key, m.answers, m.choices, m.late
+  m.platform_id, m.reply_key, m.answers, m.choices, m.late, d.failures
 FROM delivery d JOIN message m ON m.id = d.message
 WHERE d.lane = ?1 AND d.done_at IS NULL AND d.state = 'ready' ORDER BY d.lane_seq LIMIT ?2;
 
@@ -48,7 +45,7 @@ WHERE d.lane = ?1 AND d.done_at IS NULL AND d.state = 'ready' ORDER BY d.lane_se
 -- The first interrupt of a lane: it goes before all else.
 SELECT d.id, d.lane_seq, d.urgency, d.broadcast, d.deadline_at, d.attempt, d.shown_turn, d.requeued, m.id, m.kind,
   m.sender, m.addressed_to, m.thread, m.in_reply_to, m.body, m.attachments, m.origin, m.created_at, m.chat,
-  m.platform_id, m.reply_key, m.answers, m.choices, m.late
+  m.platform_id, m.reply_key, m.answers, m.choices, m.late, d.failures
 FROM delivery d JOIN message m ON m.id = d.message
 WHERE d.lane = ?1 AND d.done_at IS NULL AND d.state = 'ready' AND d.urgency = 2 ORDER BY d.lane_seq LIMIT 1;
 
@@ -56,7 +53,7 @@ WHERE d.lane = ?1 AND d.done_at IS NULL AND d.state = 'ready' AND d.urgency = 2 
 -- What a lease holds, in order, from a place on.
 SELECT d.id, d.lane_seq, d.urgency, d.broadcast, d.deadline_at, d.attempt, d.shown_turn, d.requeued, m.id, m.kind,
   m.sender, m.addressed_to, m.thread, m.in_reply_to, m.body, m.attachments, m.origin, m.created_at, m.chat,
-  m.platform_id, m.reply_key, m.answers, m.choices, m.late
+  m.platform_id, m.reply_key, m.answers, m.choices, m.late, d.failures
 FROM delivery d JOIN message m ON m.id = d.message
 WHERE d.lane = ?1 AND d.done_at IS NULL AND d.state = 'shown' AND d.lane_seq >= ?2 ORDER BY d.lane_seq;
 
@@ -71,31 +68,35 @@ WHERE id = ?1 AND state = 'ready';
 
 -- name: lane_grant
 -- Lease a lane.
-UPDATE lane SET lease_id = ?2, fence = fence + 1, lease_holder = ?3, leased_at = ?4, lease_until = ?5,
-  ready_n = ready_n - ?6, quiet_cap = NULL, turn_id = NULL, call_id = NULL, call_seq = NULL
-WHERE id = ?1 AND lease_id IS NULL;
+UPDATE lane SET lease_id = ?2, fence = ?3, lease_holder = ?4, leased_at = ?5, lease_until = ?6,
+  ready_n = ?7, quiet_cap = NULL, turn_id = NULL, call_id = NULL, call_seq = NULL
+WHERE id = ?1;
 
 -- name: lane_take_more
 -- Note what a running turn took, so that a repeat gives the same.
-UPDATE lane SET ready_n = ready_n - ?2, call_id = ?3, call_seq = ?4 WHERE id = ?1;
+UPDATE lane SET ready_n = ?2, call_id = ?3, call_seq = ?4 WHERE id = ?1;
 
 -- name: lane
 -- A lane and its lease.
 SELECT id, recipient, session, mailbox, chat, lease_id, fence, lease_holder, turn_id, ready_n, urgency, done_turn,
-  done_reply, call_id, call_seq, hold
+  done_reply, call_id, call_seq, hold, next_seq, head_at, quiet_cap
 FROM lane WHERE id = ?1;
 
--- name: lane_of
--- The lane of a session.
-SELECT id FROM lane WHERE recipient = ?1 AND session = ?2;
+-- name: lane_head
+-- Since when the first that is ready in a lane waits.
+SELECT at FROM delivery WHERE lane = ?1 AND done_at IS NULL AND state = 'ready' ORDER BY lane_seq LIMIT 1;
+
+-- name: lane_urgency
+-- How urgent the most urgent that is ready in a lane is.
+SELECT coalesce(max(urgency), 0) FROM delivery WHERE lane = ?1 AND done_at IS NULL AND state = 'ready' AND urgency > 0;
 
 -- name: lane_start
 -- The turn of a lease begins.
 UPDATE lane SET turn_id = ?2 WHERE id = ?1;
 
--- name: deliveries_show
+-- name: delivery_show
 -- What was leased is shown.
-UPDATE delivery SET state = 'shown', shown_turn = ?2 WHERE lane = ?1 AND done_at IS NULL AND state = 'leased';
+UPDATE delivery SET state = 'shown', shown_turn = ?2 WHERE id = ?1;
 
 -- name: lane_renew
 -- A lease goes on.
@@ -108,10 +109,9 @@ SELECT d.id, d.state, d.attempt, d.failures, m.id, m.kind, m.sender, m.created_a
 FROM delivery d JOIN message m ON m.id = d.message
 WHERE d.lane = ?1 AND d.done_at IS NULL AND d.state = ?2 ORDER BY d.lane_seq;
 
--- name: deliveries_done
--- All that a lease holds, leased or shown, is done.
-UPDATE delivery SET state = 'done', done_at = ?2, shown_turn = ?3, lease_id = NULL
-WHERE lane = ?1 AND done_at IS NULL AND state = ?4;
+-- name: delivery_done
+-- What a lease holds, leased or shown, is done.
+UPDATE delivery SET state = 'done', done_at = ?2, shown_turn = ?3, lease_id = NULL WHERE id = ?1;
 
 -- name: delivery_back
 -- One delivery is ready again, in its place: attempt and failures as given.
@@ -124,14 +124,9 @@ UPDATE delivery SET state = ?2, done_at = ?3, reason = ?4, lease_id = NULL
 WHERE id = ?1 AND state IN ('scheduled', 'ready', 'leased', 'shown');
 
 -- name: lane_release
--- A lane is free again; what came back is counted, and it waits until a time at least.
-UPDATE lane SET lease_id = NULL, fence = fence + ?5, lease_holder = NULL, leased_at = NULL, lease_until = NULL,
-  turn_id = NULL, call_id = NULL, call_seq = NULL, ready_n = ready_n + ?2,
-  head_at = CASE WHEN ready_n + ?2 > 0 THEN max(?3, min(?4, (SELECT at FROM delivery
-    WHERE delivery.lane = lane.id AND done_at IS NULL AND state = 'ready' ORDER BY lane_seq LIMIT 1))) END,
-  urgency = CASE WHEN urgency > 0 OR ?2 > 0 THEN coalesce((SELECT max(urgency) FROM delivery
-    WHERE delivery.lane = lane.id AND done_at IS NULL AND state = 'ready' AND urgency > 0), 0) ELSE 0 END,
-  done_turn = coalesce(?6, done_turn), done_reply = CASE WHEN ?6 IS NULL THEN done_reply ELSE ?7 END
+-- A lane is free again.
+UPDATE lane SET lease_id = NULL, fence = ?2, lease_holder = NULL, leased_at = NULL, lease_until = NULL, turn_id = NULL,
+  call_id = NULL, call_seq = NULL, ready_n = ?3, head_at = ?4, urgency = ?5, done_turn = ?6, done_reply = ?7
 WHERE id = ?1;
 
 -- name: lane_recount
@@ -143,9 +138,9 @@ UPDATE lane SET ready_n = ready_n - 1,
 WHERE id = ?1;
 
 -- name: turn_was_done
--- Whether a turn ended here before.
-SELECT 1 FROM (SELECT shown_turn, state FROM delivery WHERE lane = ?1 ORDER BY lane_seq DESC LIMIT 100)
-WHERE shown_turn = ?2 AND state = 'done' LIMIT 1;
+-- Whether a turn without an answer ended here not long ago.
+SELECT 1 FROM (SELECT lane, shown_turn, state FROM delivery ORDER BY id DESC LIMIT 2000)
+WHERE lane = ?1 AND shown_turn = ?2 AND state = 'done' LIMIT 1;
 
 -- name: reply_of_turn
 -- The message that a turn sent as its answer.
@@ -164,7 +159,7 @@ WHERE d.lane = ?1 AND d.done_at IS NULL AND d.state = 'ready' ORDER BY d.lane_se
 -- name: pending_elsewhere
 -- Who waits at the head of other lanes of a mailbox, and since when.
 SELECT m.sender, m.created_at FROM (SELECT id FROM lane WHERE mailbox = ?1 AND lease_id IS NULL AND hold IS NULL
-  AND ready_n > 0 AND id <> ?2 LIMIT 5) l
+  AND head_at IS NOT NULL LIMIT 5) l
 JOIN delivery d ON d.id = (SELECT id FROM delivery WHERE lane = l.id AND done_at IS NULL AND state = 'ready' ORDER BY lane_seq LIMIT 1)
 JOIN message m ON m.id = d.message;
 

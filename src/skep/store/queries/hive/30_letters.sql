@@ -49,6 +49,10 @@ UPDATE ask SET state = ?2, closed_at = ?3, answer = ?4 WHERE id = ?1 AND state =
 -- The asker is told once that the ask was seen.
 UPDATE ask SET told = 1 WHERE id = ?1 AND told = 0;
 
+-- name: ask_open_to
+-- Whether an ask to somebody is open.
+SELECT 1 FROM ask WHERE target = ?1 AND state = 'open' LIMIT 1;
+
 -- name: ask_count_open
 -- How many asks somebody has open.
 SELECT count(*) FROM ask WHERE asker = ?1 AND state = 'open';

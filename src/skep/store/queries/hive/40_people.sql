@@ -34,11 +34,15 @@ SELECT name FROM agent WHERE role = 'manager' AND retired = 0 LIMIT 1;
 
 -- name: intake_get
 -- What became of an event.
-SELECT outcome, message, reason FROM intake WHERE key = ?1;
+SELECT outcome, message, reason FROM intake WHERE event = ?1 AND place = ?2;
+
+-- name: intake_known
+-- The event, if it came before: its key, and the message that it became.
+SELECT event, place, message FROM intake WHERE event = ?1 AND place = ?2;
 
 -- name: intake_put
 -- Keep what became of an event.
-INSERT INTO intake(key, outcome, message, reason, at) VALUES(?1, ?2, ?3, ?4, ?5);
+INSERT INTO intake(event, place, outcome, message, reason, at) VALUES(?1, ?2, ?3, ?4, ?5, ?6);
 
 -- name: refused_put
 -- Keep an event that will never be taken.

@@ -77,7 +77,7 @@ ORDER BY id DESC LIMIT ?4;
 -- Lanes in which something waits, runs or is held, after lane ?1.
 SELECT l.id, l.recipient, l.session, l.ready_n, l.urgency, l.hold, l.turn_id,
   (SELECT m.created_at FROM delivery AS d JOIN message AS m ON m.id = d.message
-   WHERE d.lane = l.id AND d.state = 'ready' ORDER BY d.lane_seq LIMIT 1)
+   WHERE d.lane = l.id AND d.done_at IS NULL AND d.state = 'ready' ORDER BY d.lane_seq LIMIT 1)
 FROM lane AS l
 WHERE l.id > ?1 AND (l.ready_n > 0 OR l.lease_id IS NOT NULL OR l.hold IS NOT NULL)
   AND (?2 IS NULL OR l.recipient = ?2)
@@ -128,8 +128,8 @@ WHERE d.state = 'dead' GROUP BY l.recipient;
 -- name: op_waiting
 -- What waits for each recipient, and since when.
 SELECT l.recipient, count(*), min(m.created_at)
-FROM lane AS l JOIN delivery AS d ON d.lane = l.id AND d.state = 'ready' JOIN message AS m ON m.id = d.message
-WHERE l.ready_n > 0 GROUP BY l.recipient;
+FROM lane AS l JOIN delivery AS d ON d.lane = l.id AND d.done_at IS NULL AND d.state = 'ready'
+JOIN message AS m ON m.id = d.message WHERE l.ready_n > 0 GROUP BY l.recipient;
 
 -- name: op_held
 -- How many lanes are held, by reason.
