@@ -13,10 +13,9 @@ import asyncio
 import itertools
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -27,7 +26,7 @@ from skep.foundation.log import get_logger
 from skep.foundation.tasks import TaskSet
 from skep.store.sqlite.connector import BufferedRow, ConnectorStore, ConnectorTx, TakenRow
 
-__all__ = ["DEAD_READER_MS", "Bounds", "Deliveries", "Kept", "Receiver", "Sent"]
+__all__ = ["DEAD_READER_MS", "Bounds", "Deliveries", "Receiver", "Sent", "Waiting"]
 
 DEAD_READER_MS: Final = 30_000
 """A stock gateway that answers pings but acknowledges nothing for so long has lost its reader."""
@@ -59,15 +58,6 @@ class Sent(msgspec.Struct, frozen=True, gc=False):
 
 Waiting = tuple[int, bytes]
 """Id and event of a delivery."""
-
-
-class Kept(NamedTuple):
-    """Events that were written down for an instance; `after` is the one that was before them, or 0."""
-
-    tenant: str
-    instance: str
-    after: int
-    events: Sequence[Waiting]
 
 
 class Receiver(Protocol):
@@ -148,10 +138,7 @@ class Deliveries:
         self._mark: Final = mark
         self._bounds: Final = bounds
         self._platforms: Final = platforms
-        self._loop: Final = asyncio.get_running_loop()
-        # The writer thread's alone.
         self._ids: Final = itertools.count(start << _START_BITS)
-        self._newest: Final[dict[tuple[str, str], int]] = {}
         self._lanes: Final[dict[tuple[str, str], _Lane]] = {}
         self._acked: list[int] = []
         self._forgetting: Final[set[int]] = set()  # acknowledged, and still in the table
@@ -180,16 +167,21 @@ class Deliveries:
 
     # What arrives.
 
-    def keep(
-        self, tenant: str, instance: str, inbounds: Sequence[Inbound], tx: ConnectorTx, *, now_ms: int
-    ) -> Kept:
-        """Write events down behind all that waits for an instance; once they are on disk, they go out.
+    def claim(self, inbounds: Sequence[Inbound]) -> list[Waiting]:
+        """Give events their ids, behind all that have one. An id that was taken is never taken again."""
+        return [(next(self._ids), inbound.wire) for inbound in inbounds]
 
-        An id that was taken is never taken again, also when the transaction is undone.
-        """
-        after = self._newest.get((tenant, instance), 0)
-        waiting = [(next(self._ids), inbound.wire) for inbound in inbounds]
-        self._newest[tenant, instance] = waiting[-1][0]
+    def keep(
+        self,
+        tenant: str,
+        instance: str,
+        inbounds: Sequence[Inbound],
+        waiting: Sequence[Waiting],
+        tx: ConnectorTx,
+        *,
+        now_ms: int,
+    ) -> None:
+        """Write events down behind all that waits for an instance; once they are on disk, they go out."""
         tx.deliver(
             [
                 (delivery_id, tenant, instance, inbound.source.platform, inbound.message_id, wire, now_ms)
@@ -197,30 +189,29 @@ class Deliveries:
             ]
         )
         tx.signals.append(partial(self.offer, tenant, instance, waiting))
-        return Kept(tenant, instance, after, waiting)
 
-    def run_ahead(self, kept: Sequence[Kept]) -> None:
-        """Pass on events that are written and not on disk yet, to gateways that can tell a repeat.
+    def may_run_ahead(self, tenant: str, instance: str, count: int) -> bool:
+        """Return whether the receiver of an instance may get so many events before they are on disk.
 
-        Called in the writer thread at the end of the operation, for events whose repeat by their platform
-        has the same message id. Should the commit fail, the platform repeats them, and the hive finds that
-        it has them.
+        It must be able to tell a repeat, and must have been given all that came before.
         """
-        with suppress(RuntimeError):  # the loop is gone; the next process has the event
-            self._loop.call_soon_threadsafe(self._offer_ahead, kept)
+        lane = self._lane(tenant, instance)
+        receiver = lane.receiver
+        return (
+            receiver is not None
+            and receiver.is_skep
+            and receiver.room >= count
+            and not (lane.is_behind or lane.is_shedding or lane.held)
+        )
 
-    def _offer_ahead(self, kept: Sequence[Kept]) -> None:
-        for tenant, instance, after, events in kept:
-            lane = self._lane(tenant, instance)
-            receiver = lane.receiver
-            if (
-                receiver is not None
-                and receiver.is_skep
-                and receiver.room >= len(events)
-                and not (lane.is_behind or lane.is_shedding or lane.held)
-                and after <= lane.cursor < events[0][0]
-            ):
-                self._hand_over(lane, receiver, events)
+    def run_ahead(self, tenant: str, instance: str, waiting: Sequence[Waiting]) -> None:
+        """Pass on events that are on their way to the disk; asked first: `may_run_ahead`.
+
+        Should the commit fail, their platform repeats them, and the hive finds that it has them.
+        """
+        lane = self._lane(tenant, instance)
+        if lane.receiver is not None:
+            self._hand_over(lane, lane.receiver, waiting)
 
     def offer(self, tenant: str, instance: str, events: Sequence[Waiting]) -> None:
         """Pass on events that were just committed. They come in the order of their ids."""

@@ -117,7 +117,7 @@ async def run_connector(
         )
         seal = Seal(key)
         accounts = Accounts(store, clock)
-        inbox = Inbox(store, intake, hub, clock, per_minute=chosen.web_per_minute)
+        inbox = Inbox(intake, hub, clock, per_minute=chosen.web_per_minute)
         interrupts = Interrupts(store, deliveries)
 
         app = web.Application(client_max_size=MAX_BODY_BYTES)

@@ -381,7 +381,7 @@ async def test_what_must_wait_for_its_commit_is_not_overtaken(rig: Rig) -> None:
     first = threading.Event()
     rig.store.write(lambda tx: first.wait(5))
     await eventually(lambda: rig.store.waiting == 0)
-    own = rig.store.write(lambda tx: rig.intake.take(an_event("own"), tx))
+    own = rig.intake.write(lambda tx: rig.intake.take(an_event("own"), tx))
     batch = rig.intake.accept_all([an_event("batch")])
     await eventually(lambda: rig.store.waiting == 2)
     first.set()

@@ -26,7 +26,7 @@ from skep.connector.platforms.web.payloads import (
 from skep.connector.platforms.web.platform import SITE, WEB, new_id, to_message
 from skep.foundation.clock import Clock
 from skep.foundation.errors import BusyError, RefusedError, WireError
-from skep.store.sqlite.connector import ConnectorStore, ConnectorTx, NewMessage
+from skep.store.sqlite.connector import ConnectorTx, NewMessage
 from skep.wire.relay import event as relay
 from skep.wire.relay.event import SessionSource
 
@@ -48,14 +48,12 @@ class Inbox:
 
     def __init__(
         self,
-        store: ConnectorStore,
         intake: Intake,
         hub: Hub,
         clock: Clock,
         *,
         per_minute: int = MESSAGES_PER_MINUTE,
     ) -> None:
-        self._store: Final = store
         self._intake: Final = intake
         self._hub: Final = hub
         self._clock: Final = clock
@@ -90,7 +88,7 @@ class Inbox:
         self.last_event_at = now_ms
         event = _event(session, said, message=new_id("m", self._clock))
         inbound = Inbound.of(event, dedupe_key=None)  # the message's own row tells a repeat
-        return self._store.write(partial(self._keep, session, said, inbound, own, now_ms))
+        return self._intake.write(partial(self._keep, session, said, inbound, own, now_ms))
 
     def _keep(
         self, session: Session, said: Send, inbound: Inbound, own: Own, now_ms: int, tx: ConnectorTx
