@@ -16,6 +16,7 @@ from bench import broker, events, start, transport
 from bench.measure import Effort, Row
 from bench.processes import ROOT
 from bench.report import as_json, as_text, write_readme
+from skep.foundation.process import collect_rarely
 
 __all__ = ["CASES", "main"]
 
@@ -59,7 +60,8 @@ def main(words: list[str] | None = None) -> int:
 
 
 async def _run(name: str, effort: Effort) -> list[Row]:
-    """Run one case within its limit; whoever ends the bench ends what it has started."""
+    """Run one case within its limit, set up as the daemon is; whoever ends the bench ends what it has started."""
+    collect_rarely()
     measuring = asyncio.current_task()
     assert measuring is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, measuring.cancel)

@@ -17,7 +17,7 @@ from typing import Any, Final
 from skep.foundation.log import get_logger
 from skep.foundation.settings import life_fd
 
-__all__ = ["STOP_LIMIT_S", "run_service"]
+__all__ = ["STOP_LIMIT_S", "collect_rarely", "run_service"]
 
 STOP_LIMIT_S: Final = 9.0
 """A process that has not stopped by then ends itself."""
@@ -43,12 +43,19 @@ def run_service(work: Callable[[asyncio.Event], Awaitable[int | None]]) -> int:
             loop.add_signal_handler(number, _ask_to_stop, stop)
         if (life := life_fd()) is not None:
             _watch_life(loop, life, stop)
-        # What was imported stays: looking through it again and again costs several percent under load.
-        gc.freeze()
-        gc.set_threshold(GC_YOUNG)
+        collect_rarely()
         return await work(stop) or 0
 
     return uvloop.run(main())
+
+
+def collect_rarely() -> None:
+    """Set the garbage collector up for a process that serves: looking through all again and again costs much.
+
+    What was imported stays, and is not looked at.
+    """
+    gc.freeze()
+    gc.set_threshold(GC_YOUNG)
 
 
 def _watch_life(loop: asyncio.AbstractEventLoop, fd: int, stop: asyncio.Event) -> None:
