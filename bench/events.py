@@ -54,13 +54,14 @@ class _Near(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.synced = 0
-        self.synced_at_s = 0.0
+        self._synced_at_s = 0.0
         self._sent = 0
         self._heard_bytes = 0
         self._is_refused = False
         self._is_feeding = False
         self._lines: list[bytes] = []
         self._at = 0
+        self._idle: Final = asyncio.Event()
         self._settled: Final = asyncio.Event()
         self._transport: asyncio.WriteTransport
 
@@ -75,12 +76,14 @@ class _Near(asyncio.Protocol):
         self._is_feeding = False
         await self._until_settled()
 
-    async def send_one(self) -> None:
-        """Send one event and wait until all is done."""
+    async def send_one(self) -> float:
+        """Send one event; return when the hive had synced it, in seconds of the monotonic clock."""
         if self._at == len(self._lines):
             self._lines, self._at = event_lines(BLOCKS * BLOCK), 0
         self._send(1)
-        await self._until_settled()
+        async with asyncio.timeout(ENDS_WITHIN_S):
+            await self._idle.wait()
+        return self._synced_at_s
 
     def close(self) -> None:
         """Hang up."""
@@ -91,9 +94,11 @@ class _Near(asyncio.Protocol):
         if self.synced + count > self._sent:
             return
         self.synced += count
-        self.synced_at_s = at_s
+        self._synced_at_s = at_s
         if self._is_feeding:
             self._send(count)
+        elif self.synced == self._sent:
+            self._idle.set()
         self._look()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -114,6 +119,7 @@ class _Near(asyncio.Protocol):
         self._transport.write(b"".join(self._lines[self._at : self._at + count]))
         self._at += count
         self._sent += count
+        self._idle.clear()
         self._settled.clear()
 
     async def _until_settled(self) -> None:
@@ -145,16 +151,14 @@ class _Path:
         await near.drain()
         return done / took, used
 
-    async def times(self, *, count: int) -> tuple[list[float], list[float]]:
-        """Return how long `count` events took, one at a time, to the hive and to their answers; in seconds."""
-        to_hive: list[float] = []
-        to_answer: list[float] = []
+    async def times(self, *, count: int) -> list[float]:
+        """Return how long each of `count` events took, one at a time, in seconds."""
+        took: list[float] = []
         for _ in range(count):
             begun = time.monotonic()
-            await self.near.send_one()
-            to_answer.append(time.monotonic() - begun)
-            to_hive.append(self.near.synced_at_s - begun)
-        return to_hive, to_answer
+            took.append(await self.near.send_one() - begun)
+        await self.near.drain()
+        return took
 
 
 async def rows(effort: Effort) -> list[Row]:
@@ -167,7 +171,6 @@ async def rows(effort: Effort) -> list[Row]:
     floors: list[float] = []
     medians: list[float] = []
     tails: list[float] = []
-    answers: list[float] = []
     with scratch() as where:
         async with _path(where) as path, echo_server(where) as echo:
             line = inbound_line(1)
@@ -186,7 +189,6 @@ async def rows(effort: Effort) -> list[Row]:
                 floors.append(percentile(singles.echoed, 50) + percentile(singles.appended, 50))
                 medians.append(percentile(singles.to_hive, 50))
                 tails.append(percentile(singles.to_hive, 99))
-                answers.append(percentile(singles.to_answer, 50))
     made = [
         _rate_row(
             in_flight, ours[in_flight], echoes[in_flight], reading[in_flight], cpu[in_flight], len(line)
@@ -194,12 +196,11 @@ async def rows(effort: Effort) -> list[Row]:
         for in_flight in (64, 512)
     ]
     chat = f"; through the web chat: {ratio_of(chats).median:,.0f}/s"
-    answer = f"to the platform's word that it is delivered: p50 {ratio_of(answers).median * 1e3:.2f} ms"
     return [
         replace(made[0], note=made[0].note + chat),
         *made[1:],
-        _time_row("p50", medians, floors, (3, 1.8, 1.2), note=answer),
-        _time_row("p99", tails, floors, (10, 4, 2.5), note=""),
+        _time_row("p50", medians, floors, (3, 1.8, 1.2)),
+        _time_row("p99", tails, floors, (10, 4, 2.5)),
     ]
 
 
@@ -210,7 +211,6 @@ class _Singles:
     echoed: list[float] = field(default_factory=list[float])
     appended: list[float] = field(default_factory=list[float])
     to_hive: list[float] = field(default_factory=list[float])
-    to_answer: list[float] = field(default_factory=list[float])
 
 
 async def _singles(path: _Path, echo: Echo, where: Path, line: bytes) -> _Singles:
@@ -219,9 +219,7 @@ async def _singles(path: _Path, echo: Echo, where: Path, line: bytes) -> _Single
     for _ in range(BLOCKS):
         singles.echoed += await echo.times(line, count=BLOCK)
         singles.appended += append_times(where, count=BLOCK)
-        to_hive, to_answer = await path.times(count=BLOCK)
-        singles.to_hive += to_hive
-        singles.to_answer += to_answer
+        singles.to_hive += await path.times(count=BLOCK)
     return singles
 
 
@@ -251,9 +249,7 @@ def _rate_row(
     )
 
 
-def _time_row(
-    which: str, ours: list[float], floors: list[float], marks: tuple[float, float, float], *, note: str
-) -> Row:
+def _time_row(which: str, ours: list[float], floors: list[float], marks: tuple[float, float, float]) -> Row:
     floor, own = ratio_of(floors).median, ratio_of(ours).median
     added = [max(0.0, one - base) for one, base in zip(ours, floors, strict=True)]
     return Row(
@@ -266,7 +262,6 @@ def _time_row(
         moonshot=marks[2],
         is_less_better=True,
         rate=f"{own * 1e3:.2f} ms",
-        note=note,
         details={f"{which}_s": own, "floor_s": floor},
     )
 

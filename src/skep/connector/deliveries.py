@@ -366,9 +366,9 @@ class Deliveries:
 
     def _write_acks(self, acked: list[int]) -> None:
         try:
-            self._store.write(partial(self._take_acked, acked)).add_done_callback(
-                partial(self._acks_written, acked)
-            )
+            # Until this is on disk a restart only gives them again: it need not have a commit of its own.
+            written = self._store.write(partial(self._take_acked, acked), lazy=True)
+            written.add_done_callback(partial(self._acks_written, acked))
         except SkepError:  # closed: the gateway gets them again from the next process
             _log.warning("acknowledgements_not_written", count=len(acked))
 

@@ -110,17 +110,27 @@ class Intake:
         calls, self._calls = self._calls, []
         batch = [inbound for call in calls for inbound in call.inbounds]
         ahead = self._ahead(batch)
-        claims = [] if ahead is None else self._claims(ahead)
-        try:
-            written = self._store.write(partial(self._take_all, batch, claims))
-        except SkepError as error:  # closed
-            _fail(calls, error)
-            return
-        written.add_done_callback(partial(_tell, calls))
         if ahead is None:
-            self._goes_behind(written)
+            if (written := self._store_all(calls, batch, [])) is not None:
+                self._goes_behind(written)
+            return
+        claims = self._claims(ahead)
         for claim in claims:
             self._deliveries.run_ahead(claim.tenant, claim.instance, claim.waiting)
+        # Behind the socket's own turn: the writer, once awake, wants the interpreter for itself.
+        asyncio.get_running_loop().call_soon(self._store_all, calls, batch, claims)
+
+    def _store_all(
+        self, calls: list[_Call], batch: list[Inbound], claims: list[_Claim]
+    ) -> asyncio.Future[list[Taken]] | None:
+        """Hand a batch to the writer; nothing comes of it when the store is closed."""
+        try:
+            written = self._store.write(partial(self._take_all, batch, claims))
+        except SkepError as error:
+            _fail(calls, error)
+            return None
+        written.add_done_callback(partial(_tell, calls))
+        return written
 
     def _goes_behind(self, written: asyncio.Future[T]) -> asyncio.Future[T]:
         self._behind += 1

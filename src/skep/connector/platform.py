@@ -16,7 +16,7 @@ import msgspec
 from skep.store.sqlite.connector import ChatRow, ConnectorTx, TakenRow
 from skep.wire.relay.actions import Action, Hints, Result
 from skep.wire.relay.descriptor import Descriptor
-from skep.wire.relay.event import MessageEvent, SessionSource
+from skep.wire.relay.event import MessageEvent, SessionSource, encode_event
 
 __all__ = ["LOCAL_INSTANCE", "LOCAL_TENANT", "Inbound", "Platform", "Target", "source_of"]
 
@@ -51,7 +51,7 @@ class Inbound(msgspec.Struct, frozen=True, kw_only=True):
             dedupe_key=dedupe_key,
             message_id=event.message_id,
             source=event.source,
-            wire=_encoder.encode(event.to_wire()),
+            wire=encode_event(event),
         )
 
 
@@ -113,5 +113,4 @@ def source_of(chat: ChatRow) -> SessionSource:
     return _source_decoder.decode(chat.source)
 
 
-_encoder: Final = msgspec.json.Encoder()
 _source_decoder: Final = msgspec.json.Decoder(SessionSource)

@@ -51,6 +51,8 @@ CHECKPOINT_PAGES: Final = 8 * 1024 * 1024 // 4096
 """Length of the log above which the writer copies it into the database. Hive, section 4.3."""
 IDLE_S: Final = 0.2
 """How long the writer waits for work before it uses the pause to copy the log."""
+LAZY_S: Final = 0.003
+"""How long an operation that is in no hurry waits for another one."""
 READERS: Final = 2
 
 T = TypeVar("T")
@@ -134,6 +136,8 @@ class SqliteEngine(Generic[TxT]):
         self._queue: Final[deque[_Work[TxT] | None]] = deque()
         self._wake: Final[SimpleQueue[None]] = SimpleQueue()
         self._is_idle = False
+        self._lazy: list[_Work[TxT]] = []
+        self._lazy_timer: asyncio.TimerHandle | None = None
         self._closing = False
         self._wal_pages = 0
         self._local: Final = threading.local()
@@ -182,7 +186,12 @@ class SqliteEngine(Generic[TxT]):
         return engine
 
     def write(
-        self, op: Callable[[TxT], T], *, early: bool = False, may_refuse: bool = False
+        self,
+        op: Callable[[TxT], T],
+        *,
+        early: bool = False,
+        lazy: bool = False,
+        may_refuse: bool = False,
     ) -> asyncio.Future[T]:
         """Return a future of what `op` returns, resolved when it is on stable storage.
 
@@ -192,6 +201,7 @@ class SqliteEngine(Generic[TxT]):
         Args:
             op: Runs in the writer thread; alone in what it undoes when it fails.
             early: Give the result before the commit. Only for what is harmless to lose.
+            lazy: Wait a moment (`LAZY_S`) for another operation, to share its commit.
             may_refuse: Refuse when too much waits. Never for what people and operators send.
 
         Raises:
@@ -199,7 +209,11 @@ class SqliteEngine(Generic[TxT]):
             StoreClosedError: The store is closed.
         """
         future: asyncio.Future[T] = self._loop.create_future()
-        self._put(_Work(future, early, op), may_refuse=may_refuse)
+        work = _Work[TxT](future, early, op)
+        if lazy and not self._closing:
+            self._put_off(work)
+        else:
+            self._put(work, may_refuse=may_refuse)
         return future
 
     def write_each(
@@ -227,7 +241,24 @@ class SqliteEngine(Generic[TxT]):
             raise StoreClosedError(f"`{self.path.name}` is closed")
         if may_refuse and len(self._queue) > QUEUE_MAX:
             raise BusyError("too much waits to be written", retry_after_s=0.25)
+        if self._lazy:
+            self._add_lazy()
         self._add(work)
+
+    def _put_off(self, work: _Work[TxT]) -> None:
+        """Keep an operation until another one comes, or the moment is over."""
+        if not self._lazy:
+            self._lazy_timer = self._loop.call_later(LAZY_S, self._add_lazy)
+        self._lazy.append(work)
+
+    def _add_lazy(self) -> None:
+        """Hand over what was put off."""
+        if self._lazy_timer is not None:
+            self._lazy_timer.cancel()
+            self._lazy_timer = None
+        lazy, self._lazy = self._lazy, []
+        for work in lazy:
+            self._add(work)
 
     async def read(self, op: Callable[[TxT], T]) -> T:
         """Return what `op` returns, run on a connection that cannot write.
@@ -246,6 +277,7 @@ class SqliteEngine(Generic[TxT]):
     async def close(self) -> None:
         """Run what waits, copy the log into the database, and close. Safe to call twice."""
         self._closing = True
+        self._add_lazy()
         await _in_thread(self._stop, name=f"{self.path.stem}-close")
 
     # Opening and closing, in a helper thread.

@@ -8,7 +8,7 @@ not listed here are dropped: who must pass an event on unchanged passes its JSON
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar, cast
 
 import msgspec
@@ -26,6 +26,7 @@ __all__ = [
     "context_text",
     "decode_event",
     "decode_source",
+    "encode_event",
     "stock_platform",
 ]
 
@@ -128,17 +129,7 @@ class SessionSource(msgspec.Struct, frozen=True, kw_only=True):
 
         `guild_id` stands beside `scope_id` with the same value, for first-generation gateways.
         """
-        wire: dict[str, object] = {name: getattr(self, name) for name in _ALWAYS}
-        for name in _WHEN_KNOWN:
-            if (value := getattr(self, name)) is not None:
-                wire[name] = value
-        if self.scope_id is not None:
-            wire["guild_id"] = self.scope_id
-        return wire
-
-
-_ALWAYS: Final = SessionSource.__struct_fields__[:8]
-_WHEN_KNOWN: Final = SessionSource.__struct_fields__[8:]
+        return msgspec.to_builtins(_wire_source(self))
 
 
 class Quote(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -199,17 +190,69 @@ class MessageEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
     def to_wire(self) -> dict[str, object]:
         """Return the object that goes into an `inbound` frame."""
-        wire = cast("dict[str, object]", msgspec.to_builtins(self))
-        return {
-            **wire,
-            "text": self.text,
-            "message_type": self.message_type,
-            "message_id": self.message_id,
-            "source": self.source.to_wire(),
-            **({"context": [item.to_wire() for item in self.context]} if self.context else {}),
-        }
+        return msgspec.to_builtins(_wire_event(self))
 
 
+class _WireSource(msgspec.Struct, omit_defaults=True):
+    """A source as it goes out: the first eight keys always, others when known; in the order of `SessionSource`."""
+
+    platform: str
+    chat_id: str
+    chat_type: str
+    chat_name: str | None
+    chat_topic: str | None
+    user_name: str | None
+    user_id: str | None
+    thread_id: str | None
+    user_id_alt: str | None = None
+    chat_id_alt: str | None = None
+    scope_id: str | None = None
+    parent_chat_id: str | None = None
+    message_id: str | None = None
+    profile: str | None = None
+    user_display_name: str | None = None
+    user_handle: str | None = None
+    bot_id: str | None = None
+    user_ns: str | None = None
+    guild_id: str | None = None
+
+
+class _WireEvent(msgspec.Struct, omit_defaults=True):
+    """An event as it goes out; in the order of `MessageEvent`, but for what is always there."""
+
+    text: str
+    message_type: str
+    source: _WireSource
+    message_id: str | None
+    reply_to_message_id: str | None = None
+    reply_to: Quote | None = None
+    media_urls: tuple[str, ...] = ()
+    media: tuple[MediaItem, ...] = ()
+    context: tuple[_WireEvent, ...] = ()
+    context_error: bool = False
+    prompt_response: PromptResponse | None = None
+    edit_of: str | None = None
+    edited_at: int | None = None
+
+
+def _wire_source(source: SessionSource) -> _WireSource:
+    wire: Callable[..., _WireSource] = _WireSource
+    return wire(*msgspec.structs.astuple(source), source.scope_id)
+
+
+def _wire_event(event: MessageEvent) -> _WireEvent:
+    fields: tuple[Any, ...] = msgspec.structs.astuple(event)
+    around = tuple([_wire_event(item) for item in event.context]) if event.context else ()
+    wire: Callable[..., _WireEvent] = _WireEvent
+    return wire(*fields[:2], _wire_source(event.source), *fields[3:8], around, *fields[9:])
+
+
+def encode_event(event: MessageEvent) -> bytes:
+    """Return the JSON of an event as it goes into an `inbound` frame."""
+    return _encoder.encode(_wire_event(event))
+
+
+_encoder: Final = msgspec.json.Encoder()
 _decoder: Final = msgspec.json.Decoder(MessageEvent)
 
 
