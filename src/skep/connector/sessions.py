@@ -19,6 +19,7 @@ from skep.connector.egress import Egress, Identity, Origin
 from skep.connector.platform import Platform
 from skep.foundation.clock import Clock
 from skep.foundation.errors import SkepError
+from skep.foundation.line_writer import LineWriter
 from skep.foundation.log import get_logger
 from skep.foundation.tasks import TaskSet
 from skep.store.sqlite.connector import ConnectorStore
@@ -165,9 +166,7 @@ class RelaySession(Receiver):
         self._is_skep = False
         self._is_settled = False
         self._is_idle = False
-        self._lines: list[bytes] = []
-        self._queued_bytes = 0
-        self._has_lines: Final = asyncio.Event()
+        self._writer: Final = LineWriter(socket, messages=messages, on_room=self._caught_up)
         self._tasks: Final = TaskSet(on_error=self._failed)
         self._outbound = 0
         self._settle_timer: asyncio.TimerHandle | None = None
@@ -191,15 +190,18 @@ class RelaySession(Receiver):
     @property
     def room(self) -> int:
         """How many events it may be given now."""
-        if not self._is_settled or self._is_idle or self._queued_bytes > CHOKED_BYTES or self._socket.closed:
+        if (
+            not self._is_settled
+            or self._is_idle
+            or self._writer.waiting_bytes > CHOKED_BYTES
+            or self._socket.closed
+        ):
             return 0
         return (SKEP_WINDOW if self._is_skep else STOCK_WINDOW) - len(self._in_flight)
 
     def send(self, *lines: bytes) -> None:
         """Queue frames; they leave at the end of the loop's turn."""
-        self._lines += lines
-        self._queued_bytes += sum(map(len, lines))
-        self._has_lines.set()
+        self._writer.write(*lines)
 
     def abandon(self, reason: str) -> None:
         """Close the socket: nothing more goes over it."""
@@ -216,12 +218,12 @@ class RelaySession(Receiver):
 
     async def serve(self) -> None:
         """Hear the gateway until it hangs up."""
-        self._tasks.spawn(self._write())
         try:
             async for message in self._socket:
                 if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
                     self._hear(message.data)
         finally:
+            self._writer.stop()
             self._closed.set()
             if self._settle_timer is not None:
                 self._settle_timer.cancel()
@@ -349,19 +351,10 @@ class RelaySession(Receiver):
     def _say(self, frame: ConnectorFrame) -> None:
         self.send(encode_frame(frame))
 
-    async def _write(self) -> None:
-        """Send what waits: all that came up in one turn of the loop in one message."""
-        while True:
-            await self._has_lines.wait()
-            self._has_lines.clear()
-            lines, self._lines = self._lines, []
-            was_choked = self._queued_bytes > CHOKED_BYTES
-            for message in messages(lines):
-                await self._socket.send_frame(message, WSMsgType.TEXT)
-            self._queued_bytes = sum(map(len, self._lines)) if self._lines else 0
-            if was_choked:
-                gateway = self.gateway
-                self._sessions.deliveries.resume_flow(tenant=gateway.tenant, instance=gateway.instance)
+    def _caught_up(self) -> None:
+        """The gateway has read what it left lying."""
+        gateway = self.gateway
+        self._sessions.deliveries.resume_flow(tenant=gateway.tenant, instance=gateway.instance)
 
     def _failed(self, error: BaseException) -> None:
         if not isinstance(error, ConnectionError):

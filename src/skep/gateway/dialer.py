@@ -19,11 +19,11 @@ import msgspec
 
 from skep.foundation.clock import Clock
 from skep.foundation.errors import SettingError
+from skep.foundation.line_writer import LineWriter
 from skep.foundation.log import get_logger
 from skep.foundation.tasks import Awaited, Backoff
 from skep.gateway.errors import AmbiguousError, NotSentError
 from skep.gateway.identity import Credentials, RelayIdentity
-from skep.gateway.writing import LineWriter, Socket
 from skep.wire.control.envelope import Route
 from skep.wire.relay.actions import Action, Result
 from skep.wire.relay.descriptor import Descriptor
@@ -43,6 +43,7 @@ from skep.wire.relay.frames import (
     PassthroughForward,
     connector_frames,
     encode_frame,
+    messages,
 )
 from skep.wire.relay.token import mint_token
 from skep.wire.relay.urls import dial_url
@@ -61,6 +62,7 @@ LOOK_AGAIN_S: Final = 1.0
 HEARTBEAT_S: Final = 20.0
 REFUSED: Final = 4401
 
+_Socket = aiohttp.ClientWebSocketResponse[bool]
 _log = get_logger(part="relay")
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -288,9 +290,9 @@ class RelayLink:
             self._lost()
             await _close(socket)
 
-    async def _read(self, socket: Socket, backoff: Backoff) -> _End:
+    async def _read(self, socket: _Socket, backoff: Backoff) -> _End:
         reader = connector_frames()
-        writer = LineWriter(socket)
+        writer = LineWriter(socket, messages=messages)
         for identity in self._identity.identities:
             hello = Hello(platform=identity.platform, bot_id=identity.bot_id, skep=SKEP)
             writer.write(encode_frame(hello))
@@ -385,7 +387,7 @@ class RelayLink:
         self._handler.on_state()
 
 
-async def _close(socket: Socket) -> None:
+async def _close(socket: _Socket) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(CLOSE_TIMEOUT_S):
             await socket.close()

@@ -236,14 +236,14 @@ class _WireEvent(msgspec.Struct, omit_defaults=True):
 
 
 def _wire_source(source: SessionSource) -> _WireSource:
-    wire: Callable[..., _WireSource] = _WireSource
+    wire = cast("Callable[..., _WireSource]", _WireSource)
     return wire(*msgspec.structs.astuple(source), source.scope_id)
 
 
 def _wire_event(event: MessageEvent) -> _WireEvent:
     fields: tuple[Any, ...] = msgspec.structs.astuple(event)
     around = tuple([_wire_event(item) for item in event.context]) if event.context else ()
-    wire: Callable[..., _WireEvent] = _WireEvent
+    wire = cast("Callable[..., _WireEvent]", _WireEvent)
     return wire(*fields[:2], _wire_source(event.source), *fields[3:8], around, *fields[9:])
 
 

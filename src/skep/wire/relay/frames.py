@@ -229,6 +229,11 @@ def messages(lines: Iterable[bytes], *, max_bytes: int = MAX_MESSAGE_BYTES) -> I
 
     A line over `max_bytes` is cut over several messages, never inside a character.
     """
+    lines = tuple(lines)
+    if sum(map(len, lines)) <= max_bytes:  # as nearly always
+        if lines:
+            yield b"".join(lines)
+        return
     waiting: list[bytes] = []
     size = 0
     for line in lines:

@@ -1,4 +1,4 @@
-"""skep.gateway: lines on their way into a WebSocket whose other end may not read."""
+"""skep.foundation.line_writer: lines on their way into a WebSocket whose other end may not read."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import aiohttp
 import pytest
 from aiohttp import WSMsgType, web
 
-from skep.gateway.writing import LineWriter, Socket
-from skep.wire.relay.frames import MAX_MESSAGE_BYTES
+from skep.foundation.line_writer import LineWriter
+from skep.wire.relay.frames import MAX_MESSAGE_BYTES, messages
 from support.waiting import MS, eventually
 
 pytestmark = pytest.mark.anyio
 
+Socket = aiohttp.ClientWebSocketResponse[bool]
 MUCH = [b"%d" % number * 50_000 + b"\n" for number in range(100, 300)]
 """Some 30 MB: more than all buffers on the way hold."""
 
@@ -73,7 +74,7 @@ async def socket(peer: Peer) -> AsyncIterator[Socket]:
 async def test_lines_of_one_turn_leave_in_one_message(peer: Peer, socket: Socket) -> None:
     """With no added delay: those of the next turn do not wait for more."""
     peer.reads.set()
-    writer = LineWriter(socket)
+    writer = LineWriter(socket, messages=messages)
     writer.write(b"one\n")
     writer.write(b"two\n")
     turn = writer.turn
@@ -87,7 +88,7 @@ async def test_lines_of_one_turn_leave_in_one_message(peer: Peer, socket: Socket
 
 async def test_a_peer_that_does_not_read_is_waited_for_and_misses_nothing(peer: Peer, socket: Socket) -> None:
     """Lines are held back meanwhile, then come in order, and no message is longer than one may be."""
-    writer = LineWriter(socket)
+    writer = LineWriter(socket, messages=messages)
     for at in range(0, len(MUCH), 40):
         for line in MUCH[at : at + 40]:
             writer.write(line)
@@ -107,7 +108,7 @@ async def test_a_peer_that_does_not_read_is_waited_for_and_misses_nothing(peer: 
 @pytest.mark.parametrize("ends", ["stopped", "cut"])
 async def test_nothing_is_written_after_the_end(peer: Peer, socket: Socket, ends: str) -> None:
     """What is held when the writer is stopped, or the peer goes away, stays unwritten; nothing fails."""
-    writer = LineWriter(socket)
+    writer = LineWriter(socket, messages=messages)
     for line in MUCH:
         writer.write(line)
     await asyncio.sleep(5 * MS)

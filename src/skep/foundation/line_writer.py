@@ -1,46 +1,65 @@
 """Lines on their way into one WebSocket, without a task: all of one turn of the loop leave in one message.
 
-Source: relay contract, section 3. A connector that does not read is waited for; lines are kept meanwhile.
+Source: relay contract, section 3. A peer that does not read is waited for; lines are kept meanwhile. For aiohttp's
+sockets of either end.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-import aiohttp
+__all__ = ["LineWriter"]
 
-from skep.wire.relay.frames import MAX_MESSAGE_BYTES, messages
+_TEXT: Final = 1
+"""Opcode of a text message. RFC 6455, section 5.2."""
 
-__all__ = ["LineWriter", "Socket"]
 
-Socket = aiohttp.ClientWebSocketResponse[bool]
+class _Socket(Protocol):
+    """A WebSocket that does not compress."""
+
+    def send_frame(self, message: bytes, opcode: Any, /) -> Coroutine[Any, Any, None]: ...
 
 
 class LineWriter:
-    """What writes to `socket`, which does not compress.
+    """What writes to `socket`.
+
+    Args:
+        messages: Joins lines into messages.
+        on_room: Called when lines that had to wait for the peer have left.
 
     Attributes:
         turn: Number of the turn whose lines wait: a line that was given in an earlier one may be written.
+        waiting_bytes: Size of the lines that have not left.
     """
 
-    def __init__(self, socket: Socket) -> None:
+    def __init__(
+        self,
+        socket: _Socket,
+        *,
+        messages: Callable[[Sequence[bytes]], Iterable[bytes]],
+        on_room: Callable[[], None] | None = None,
+    ) -> None:
         self.turn = 0
+        self.waiting_bytes = 0
         self._socket: Final = socket
+        self._messages: Final = messages
+        self._on_room: Final = on_room
         self._loop: Final = asyncio.get_running_loop()
         self._lines: list[bytes] = []
         self._is_held = False
         self._is_stopped = False
 
-    def write(self, line: bytes) -> None:
-        """Send `line` with whatever else comes up in this turn of the loop."""
+    def write(self, *lines: bytes) -> None:
+        """Send `lines` with whatever else comes up in this turn of the loop."""
         if self._is_stopped:
             return
         if not self._lines and not self._is_held:
             self._loop.call_soon(self._flush)
-        self._lines.append(line)
+        self._lines += lines
+        self.waiting_bytes += sum(map(len, lines))
 
     def stop(self) -> None:
         """Send nothing any more, what waits neither."""
@@ -49,22 +68,21 @@ class LineWriter:
 
     def _flush(self) -> None:
         lines, self._lines = self._lines, []
-        if not lines:
-            return
-        self.turn += 1
-        whole = b"".join(lines)
-        self._send(iter((whole,)) if len(whole) <= MAX_MESSAGE_BYTES else messages(lines))
+        if lines:
+            self.turn += 1
+            self._send(iter(self._messages(lines)))
 
     def _send(self, parts: Iterator[bytes]) -> None:
         try:
             for part in parts:
-                room = _written(self._socket.send_frame(part, aiohttp.WSMsgType.TEXT))
+                room = _written(self._socket.send_frame(part, _TEXT))
                 if room is not None:
                     self._is_held = True
                     room.add_done_callback(partial(self._go_on, parts))
                     return
-        except (aiohttp.ClientError, OSError):
+        except OSError:
             self.stop()  # the reader sees the end
+        self.waiting_bytes = sum(map(len, self._lines))
 
     def _go_on(self, parts: Iterator[bytes], room: asyncio.Future[Any]) -> None:
         self._is_held = False
@@ -74,6 +92,8 @@ class LineWriter:
             self._send(parts)
         if not self._is_held:
             self._flush()
+        if not self._is_held and self._on_room is not None:
+            self._on_room()
 
 
 def _written(sending: Coroutine[Any, Any, None]) -> asyncio.Future[Any] | None:
