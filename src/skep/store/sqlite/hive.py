@@ -52,6 +52,8 @@ class SqliteHiveTx:
 
     def many(self, name: str, rows: Sequence[Sequence[object]]) -> list[Row]:
         """Run a statement once for each of `rows`; return all rows that come of it, in order."""
+        if len(rows) == 1:
+            return self._execute(_SQL[name], rows[0]).fetchall()
         return self._execute_many(_SQL[name], rows).fetchall() if rows else []
 
     def insert(self, name: str, *args: object) -> int:
