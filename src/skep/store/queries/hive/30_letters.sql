@@ -65,15 +65,6 @@ SELECT id FROM ask WHERE state = 'open' AND deadline_at IS NOT NULL AND deadline
 -- The next deadline of an open ask.
 SELECT min(deadline_at) FROM ask WHERE state = 'open' AND deadline_at IS NOT NULL;
 
--- name: ask_open_in_chat
--- The newest open ask that was put to a person in a chat.
-SELECT a.id FROM ask a JOIN message m ON m.id = a.id WHERE a.target = ?1 AND a.state = 'open' AND m.chat = ?2
-ORDER BY a.asked_at DESC LIMIT 1;
-
--- name: ask_of_delivery
--- The ask that a delivery carries.
-SELECT a.id FROM delivery d JOIN ask a ON a.id = d.message WHERE d.id = ?1;
-
 -- name: asks_list
 -- Asks of somebody (or of all), newest first.
 SELECT a.id, a.asker, a.target, m.body, a.asked_at, a.deadline_at, a.state,

@@ -105,10 +105,6 @@ SELECT id, name, peer, state, created_at FROM person WHERE id = ?1;
 INSERT INTO account(person, platform, namespace, user_id, name, created_at, seen_at)
 VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?6) RETURNING id;
 
--- name: account_seen
--- An account was heard from.
-UPDATE account SET seen_at = ?2, name = ?3 WHERE id = ?1;
-
 -- name: code_put
 -- A one-time code.
 INSERT INTO once_code(hash, purpose, expires_at) VALUES(?1, ?2, ?3);
