@@ -74,6 +74,9 @@ class Exchange:
             trust_env=False,
             follow_redirects=False,
             timeout=httpx.Timeout(limits.first_byte_s, connect=limits.connect_s),
+            # A server may close a connection that lies idle just as the next question goes out on it, and nothing
+            # here is asked twice: each question has a connection of its own.
+            limits=httpx.Limits(max_keepalive_connections=0),
             headers={"user-agent": f"skep/{__version__}", "accept-encoding": "identity"},
         )
 

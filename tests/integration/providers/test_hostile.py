@@ -94,6 +94,24 @@ async def test_b1_no_redirect_is_followed_and_nothing_is_asked_twice() -> None:
     assert len(server.requests) == 1
 
 
+async def test_b1_a_connection_that_the_server_gives_up_while_it_is_idle_spoils_no_question() -> None:
+    """It promises to keep it, answers nothing more on it, and hangs up: the next question is answered all the same."""
+    body = b'{"model":"m","choices":[{"message":{"content":"hello"},"finish_reason":"stop"}]}'
+    head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+
+    async def give_up(server: Hostile, writer: asyncio.StreamWriter) -> None:
+        await server.send(writer, head.encode() + body)
+        await asyncio.sleep(0.2)
+
+    async with hostile(give_up) as server:
+        found = await smoke(
+            server.base_url, "m", Plan(checks=frozenset({"models", "chat_completion"})), key=KEY, limits=SHORT
+        )
+
+    assert found.lines["chat_completion"] == "chat_completion=pass model=m"
+    assert len(server.requests) == 2
+
+
 async def test_s2_escape_codes_do_not_reach_the_terminal() -> None:
     """What a server calls its model is one printable word."""
     async with hostile(HOSTILE["escape codes"]) as server:

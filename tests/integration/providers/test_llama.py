@@ -52,14 +52,14 @@ async def test_b7_1_random_weights_obey_the_schema(chat: str) -> None:
     assert found.lines["context_length"] == f"context_length=pass declared={CONTEXT}"
     passed = {name for name, check in found.checks.items() if check.status == "pass"}
     assert passed == USUAL - {"tool_call"}, found.lines
-    assert (found.report.verdict, found.report.exit_code) == ("fail", 1)
+    assert (found.report.verdict, found.report.exit_code) == ("fail", 1), found.lines
 
 
 async def test_b7_1_what_is_not_required_does_not_fail(chat: str) -> None:
     """With tools left out of what must pass, the rest decides."""
     found = await smoke(chat, "tiny", Plan(required={"json_response": "json_schema"}), key=KEY)
 
-    assert (found.report.verdict, found.report.exit_code) == ("degraded", 0)
+    assert (found.report.verdict, found.report.exit_code) == ("degraded", 0), found.lines
 
 
 async def test_b7_1_bad_key_is_auth(chat: str) -> None:
