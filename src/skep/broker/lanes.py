@@ -76,11 +76,6 @@ class Lane(msgspec.Struct):
     held: list[Row] | None = None
     is_moved: bool = False
 
-    @property
-    def may_be_taken(self) -> bool:
-        """Whether nobody works on it and nothing holds it."""
-        return self.lease_id is None and self.hold is None
-
 
 def find(tx: HiveTx, lane_id: int) -> Lane | None:
     """Return a lane by its id."""

@@ -177,8 +177,7 @@ def ended_all(tx: HiveTx, rules: Rules, endings: Sequence[Ending]) -> list[Ended
     """Close turns, in order; see `Broker.ended`. What they held and where is written together."""
     closing = _Closing([], [])
     results = [_ended(tx, rules, ending, closing) for ending in endings]
-    tx.many("delivery_done", closing.done)
-    lanes.write_released(tx, closing.released)
+    closing.write(tx)
     return results
 
 
@@ -187,6 +186,13 @@ class _Closing(msgspec.Struct):
 
     done: list[tuple[int, int, str]]
     released: list[Lane]
+
+    def write(self, tx: HiveTx) -> None:
+        """Write it. Whoever sends or gives back meanwhile calls it first: that may read these rows again."""
+        tx.many("delivery_done", self.done)
+        lanes.write_released(tx, self.released)
+        self.done.clear()
+        self.released.clear()
 
 
 def _ended(tx: HiveTx, rules: Rules, ending: Ending, closing: _Closing) -> Ended:
@@ -198,6 +204,8 @@ def _ended(tx: HiveTx, rules: Rules, ending: Ending, closing: _Closing) -> Ended
         raise StaleLeaseError("another turn has begun with this lease")
     held = _held(tx, lane)
     of_chat = lane.session == OUT and lane.recipient.startswith("chat:")
+    if outcome != "ok" or ending.reply is not None or any(row[5] == "ask" for row in held):
+        closing.write(tx)
     if outcome == "cancelled" and lane.turn_id is None:
         _give_back(tx, rules, lane, held, delay_ms=0, reason="cancelled")
         return Ended(released=True, lane=lane.id, recipient=lane.recipient)

@@ -162,6 +162,19 @@ async def test_wp_02_one_of_a_kind_that_fails_leaves_the_others(tmp_path: Path) 
     assert seen == list(range(49))
 
 
+async def test_what_is_remembered_is_dropped_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two batches, after so many operations: a long run stays small."""
+    monkeypatch.setattr(engine_module, "FORGET_AFTER", 10)
+    async with opened(tmp_path / "a.db") as store:
+        before = await store.write(lambda tx: tx.forgotten)
+        for n in range(30):
+            await store.write(lambda tx, n=n: tx.add(n))
+
+        assert await store.write(lambda tx: tx.forgotten) - before == 2
+
+
 class _Faulty(apsw.VFS):
     """The file layer of the system, with syncs and writes that are watched and can be made to fail."""
 

@@ -53,6 +53,8 @@ IDLE_S: Final = 0.2
 """How long the writer waits for work before it uses the pause to copy the log."""
 LAZY_S: Final = 0.003
 """How long an operation that is in no hurry waits for another one."""
+FORGET_AFTER: Final = 20_000
+"""Operations after which a transaction object drops what it remembers, so that it stays small."""
 READERS: Final = 2
 
 T = TypeVar("T")
@@ -140,6 +142,7 @@ class SqliteEngine(Generic[TxT]):
         self._lazy_timer: asyncio.TimerHandle | None = None
         self._closing = False
         self._wal_pages = 0
+        self._remembered = 0
         self._local: Final = threading.local()
         self._reader_connections: Final[list[Db]] = []
         self._readers: Final = ThreadPoolExecutor(READERS, thread_name_prefix=f"{path.stem}-reader")
@@ -373,6 +376,10 @@ class SqliteEngine(Generic[TxT]):
     def _run(self, batch: list[_Work[TxT]]) -> None:
         """Run `batch` in one transaction, and tell the loop what came of it."""
         signals: list[Any] = []
+        self._remembered += len(batch)
+        if self._remembered > FORGET_AFTER:
+            self._remembered = 0
+            self._tx.forget()
         try:
             self._begin()
             if not self._all_went_well(batch, signals):
