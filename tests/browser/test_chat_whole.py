@@ -86,3 +86,37 @@ async def test_a_killed_process_costs_no_words(visit: Visit, installation: Insta
     await expect(page.locator(".own .state")).to_contain_text(["answered"] * 3, timeout=BACK_MS)
     await expect(page.locator(".own p")).to_have_text(["hello before", "hello during", "hello again"])
     await expect(page.locator(".own.kept")).to_have_count(0)
+
+
+async def test_a_choice_is_pressed_by_its_number_and_answered(visit: Visit) -> None:
+    """The card keeps its height, shows what was chosen and when, and is told to every tab."""
+    page = visit.page
+    await page.get_by_role("textbox").fill("let me choose: tea, coffee or water")
+    await page.keyboard.press("Enter")
+    pick = page.get_by_role("group", name="Choices")
+    await expect(pick.get_by_role("button")).to_have_text(["1 tea", "2 coffee", "3 water"])
+    await expect(page.locator(".own .state")).to_contain_text("answered")
+    await visit.picture("chat-choice-open")
+    before = await pick.bounding_box()
+    await page.locator(".flow").focus()
+    await page.keyboard.press("2")
+    await expect(page.locator(".said .text").last).to_contain_text("You chose coffee.")
+    chosen = pick.get_by_role("button", pressed=True)
+    await expect(chosen).to_contain_text("coffee")
+    await expect(chosen.locator("small")).to_contain_text("you, ")
+    assert before is not None
+    after = await pick.bounding_box()
+    assert after is not None
+    assert after["height"] == before["height"]
+    other = await visit.another_tab()
+    await other.page.goto(page.url)
+    await expect(other.page.get_by_role("button", pressed=True)).to_contain_text("coffee")
+    await expect(other.page.get_by_role("group", name="Choices").locator("button:enabled")).to_have_count(0)
+    for theme in ("light", "dark"):
+        await page.emulate_media(color_scheme=theme)
+        for width, height in ((1440, 900), (390, 844)):
+            await page.set_viewport_size({"width": width, "height": height})
+            assert not await visit.is_sideways()
+            assert await visit.axe() == []
+            await visit.picture(f"chat-choice-{theme}-{width}")
+    assert visit.complaints == []

@@ -1,4 +1,6 @@
 /** The chat of one signed-in account in one tab: book, line and outbox, and what a person can do with them. */
+import { SvelteMap } from 'svelte/reactivity';
+
 import { speak } from '../shared/live.svelte';
 import { oneLine, shortName } from '../shared/words';
 import { api, ApiError } from './api';
@@ -79,6 +81,8 @@ export class Chat {
   current = $state<string | undefined>();
   /** Conversations that were asked to stop. */
   stopping = $state.raw<ReadonlySet<string>>(new Set());
+  /** Choices that were pressed, by prompt, until the server tells them. */
+  readonly pressed = new SvelteMap<string, string>();
 
   constructor(me: Me, onOver: () => void) {
     this.me = me;
@@ -267,8 +271,8 @@ export class Chat {
     if (this.#line.say({ t: 'stop', conversation: id })) this.stopping = new Set([...this.stopping, id]);
   }
 
-  choose(conversation: string, prompt: string, option: string): boolean {
-    return this.#line.say({ t: 'choose', conversation, prompt, option });
+  choose(conversation: string, prompt: string, option: string): void {
+    if (this.#line.say({ t: 'choose', conversation, prompt, option })) this.pressed.set(prompt, option);
   }
 
   async rename(id: string, title: string): Promise<void> {
@@ -347,6 +351,7 @@ export class Chat {
       this.#outbox.cut();
       if (was === 'open') this.book.doubt();
       this.stopping = new Set();
+      this.pressed.clear();
       this.#quietTimer ??= setTimeout(() => this.#away(), QUIET_MS);
     }
     if (state.at === 'over') this.#onOver();
@@ -380,6 +385,7 @@ export class Chat {
         this.#stored(event.id, event.message);
         break;
       case 'message':
+        if (event.message.prompt) this.pressed.delete(event.message.prompt.id);
         if (event.message.client_id) this.#arrived(event.message.client_id);
         if (event.message.from.kind !== 'person') this.#ended(event.conversation);
         if (fresh) this.#news(fresh.conversation, fresh.message);
@@ -527,7 +533,7 @@ export class Chat {
   }
 
   #refused(event: Problem & { readonly id?: string }): void {
-    if (!event.id) {
+    if (!event.id || this.pressed.delete(event.id)) {
       this.problem = event;
       return;
     }

@@ -11,14 +11,15 @@ export type MessageState = 'stored' | 'delivered' | 'seen' | 'failed';
 export interface Choice {
   readonly id: string;
   readonly label: string;
-  readonly note?: string;
 }
 
 export interface Prompt {
   readonly id: string;
   readonly options: readonly Choice[];
+  /** When it closes by itself. */
+  readonly until?: number;
   readonly chosen?: string;
-  readonly expired?: boolean;
+  readonly chosen_at?: number;
 }
 
 export interface Message {

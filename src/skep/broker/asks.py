@@ -85,9 +85,19 @@ def _asked(target: str) -> tuple[str, str]:
 
 
 def answer(
-    tx: HiveTx, rules: Rules, actor: Actor, ask_id: str, body: str, *, chat: int | None = None
+    tx: HiveTx,
+    rules: Rules,
+    actor: Actor,
+    ask_id: str,
+    body: str,
+    *,
+    chat: int | None = None,
+    platform_id: str | None = None,
 ) -> Sent:
     """Answer an ask that was put to `actor`; an operator may answer any.
+
+    Args:
+        chat, platform_id: Where a person wrote it and as what: what the asker says to it goes there.
 
     Raises:
         NotFoundError: There is no such ask for this actor.
@@ -98,7 +108,7 @@ def answer(
         raise rights.missing()
     if ask[4] != "open":
         raise ClosedError(f"the ask is {ask[4]}")
-    draft = Draft(to=ask[1], kind="answer", body=body, chat=chat)
+    draft = Draft(to=ask[1], kind="answer", body=body, chat=chat, platform_id=platform_id)
     message_id = _answer(tx, rules, ask, draft, by=actor.principal, turn_id=actor.turn_id)
     return Sent(id=message_id, thread=ask[8])
 
@@ -218,6 +228,7 @@ def _answer(
             thread=thread,
             in_reply_to=ask_id,
             turn_id=turn_id,
+            chat=draft.chat,
             late=late,
         )
         if known is not None:

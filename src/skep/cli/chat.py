@@ -105,7 +105,9 @@ async def _talk(home: Home, account: str, text: str | None, *, timeout_s: float,
             if as_json:
                 print_json({"message": line.last_sent, "answer": answer})
             else:
-                typer.echo(answer["text"])
+                for question in line.questions:
+                    typer.echo(f"{_words(question)}\n")
+                typer.echo(_words(answer))
     except (aiohttp.ClientError, ConnectionError, TimeoutError) as exc:
         raise _hung_up() from exc
     return 0
@@ -179,8 +181,20 @@ def _write(text: str) -> None:
 
 
 def _write_unasked(message: dict[str, Any]) -> None:
-    _write(f"\n{message['from'].get('name', '')}: {message['text']}\n")
+    _write(f"\n{message['from'].get('name', '')}: {_words(message)}\n")
     _prompt()
+
+
+def _words(message: dict[str, Any]) -> str:
+    """Return the text of a message, and its choices: their number, written, is an answer."""
+    prompt: dict[str, Any] = message.get("prompt") or {}
+    options: list[dict[str, str]] = prompt.get("options", [])
+    return "\n".join(
+        [
+            message["text"],
+            *(f"{number}. {option['label']}" for number, option in enumerate(options, start=1)),
+        ]
+    )
 
 
 def _hung_up() -> NotReachableError:
@@ -231,6 +245,11 @@ class _Line:
         while show is not None and self._unasked:
             show(self._unasked.pop(0))
 
+    @property
+    def questions(self) -> list[dict[str, Any]]:
+        """What nobody asked for and has choices, not shown yet."""
+        return [message for message in self._unasked if message.get("prompt")]
+
     async def ask(self, text: str, *, timeout_s: float, show: Show | None = None) -> dict[str, Any]:
         """Send `text` and return the message that answers it.
 
@@ -260,7 +279,7 @@ class _Line:
             ) from exc
         finally:
             self._asked = None
-        asked.finish(answer["text"])
+        asked.finish(_words(answer))
         return answer
 
     async def unless_lost(self, wanted: Awaitable[T]) -> T:
@@ -303,6 +322,9 @@ class _Line:
 
     def _take_message(self, message: dict[str, Any]) -> None:
         answers: list[str] = message.get("answers") or []
+        prompt: dict[str, Any] = message.get("prompt") or {}
+        if prompt.get("chosen"):
+            return  # told again, because somebody chose elsewhere
         if self._asked is not None and self._asked.message in answers:
             self._asked.succeed(message)
         elif self._given_up.intersection(answers) or (not answers and message["from"]["kind"] == "agent"):

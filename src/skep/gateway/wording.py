@@ -9,6 +9,8 @@ import hashlib
 import re
 from typing import Final
 
+import msgspec
+
 from skep.wire.control.door import Turn
 from skep.wire.control.envelope import Envelope, Route
 from skep.wire.relay.actions import Action, Draft, Hints, Metadata, Prompt, PromptOption, Seen, Send, Typing
@@ -51,6 +53,7 @@ def final_action(envelope: Envelope, route: Route, descriptor: Descriptor) -> Ac
             ),
             reply_to=route.reply_to,
             metadata=metadata,
+            timeout_s=_open_for_s(envelope),
         )
     body = _with_choices(envelope)
     key = envelope.reply_key or ""
@@ -150,6 +153,13 @@ def _can_draft(descriptor: Descriptor) -> bool:
 def _anchored(metadata: Metadata, route: Route) -> Metadata:
     """Return `metadata` with what a draft answers: it has no field of its own for it."""
     return metadata if route.reply_to is None else {**metadata, "message_id": route.reply_to}
+
+
+def _open_for_s(envelope: Envelope) -> float | msgspec.UnsetType:
+    """Return how long an ask is still open; nothing when it has no end."""
+    if envelope.deadline_at is None:
+        return msgspec.UNSET
+    return max(1, envelope.deadline_at - envelope.created_at - envelope.age_ms) / 1000
 
 
 def _with_choices(envelope: Envelope) -> str:

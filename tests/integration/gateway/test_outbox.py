@@ -69,7 +69,7 @@ async def test_ask_with_choices_is_a_prompt_or_a_numbered_list(site: Site) -> No
     """With the op: buttons under an id that says whose they are; without it: a list."""
     await site.start()
     ask = {"kind": "ask", "choices": ("yes", "no"), "reply_key": "m:1", "body": "Go?"}
-    site.door.give(a_lease(number=37, **ask))
+    site.door.give(a_lease(number=37, created_at=1_000, age_ms=500, deadline_at=9_000, **ask))
     await eventually(lambda: len(site.door.ended) == 1)
     site.relay.descriptors = (web_descriptor(supported_ops=("send",)),)
     await site.relay.drop()
@@ -81,6 +81,7 @@ async def test_ask_with_choices_is_a_prompt_or_a_numbered_list(site: Site) -> No
     prompt, plain = site.relay.actions()
     assert (prompt["op"], prompt["prompt_id"]) == ("prompt", "25bf.11")
     assert prompt["options"] == [{"id": "1", "label": "yes"}, {"id": "2", "label": "no"}]
+    assert prompt["timeout_s"] == 7.5
     assert (plain["op"], plain["content"]) == ("send", "Go?\n\n1. yes\n2. no")
 
 

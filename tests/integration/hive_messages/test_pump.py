@@ -608,6 +608,25 @@ async def test_a_number_a_label_or_a_reply_answers_a_question(
     assert (lease.envelopes[0].kind, lease.envelopes[0].body) == ("answer", answer)
 
 
+async def test_what_is_said_to_an_answer_goes_where_it_was_given(hive: Hive) -> None:
+    """A person's answer is a message of their chat: seen when its turn begins, and named by the reply."""
+    gateway, concierge = await hive.gateway(), await hive.pump()
+    await gateway.say("hello")
+    lease, turn_id = await concierge.begin()
+    await concierge.tool(turn_id, "ask", to="person:1", question="tea?", choices=["yes", "no"])
+    await concierge.end(lease)
+    await gateway.heard()
+
+    await gateway.say("yes", message_id="m-2")
+    begun = await concierge.answer("tea it is")
+    (said,) = (await gateway.heard()).envelopes
+
+    assert begun.envelopes[0].kind == "answer"
+    assert (said.body, said.to, said.reply_key) == ("tea it is", "person:1", f"r:{begun.envelopes[0].id}")
+    assert said.route is not None
+    assert (said.route.chat_id, said.route.answers) == ("c-1", ("m-2",))
+
+
 def base_36(number: int) -> str:
     """Return `number` in base 36."""
     digits = ""

@@ -46,7 +46,7 @@ class Rehearsal:
         if head.kind == "reminder":
             return await _carry_out_reminder(turn, head)
         if head.kind == "answer":
-            return await _pass_on_answer(turn, head)
+            return await _take_answer(turn, head)
         if head.from_.startswith("agent:"):
             return _answer_agent(head)
         if head.kind in ("system", "receipt"):
@@ -93,6 +93,7 @@ async def _help(turn: Turn, _: re.Match[str]) -> str:
         "before you add one. I understand:\n\n"
         "- `who am I`: how you are known here\n"
         "- `remind me in 10 seconds to stretch`\n"
+        "- `let me choose: tea, coffee or water`: a question with buttons\n"
         "- `ask scribe to count the words in: the bees came home`\n"
         "- `tell everybody the kettle is on`\n"
         "- `show my messages`: what this conversation holds\n"
@@ -123,6 +124,12 @@ async def _remind(turn: Turn, found: re.Match[str]) -> str:
     made = await turn.tool("remind", in_s=in_s, body=f"Remind {turn.head.from_} to {what}")
     reminders = f"{made['open']} of {made['limit']} reminders are open"
     return f"I will remind you in {amount} {found['unit']} to {what}. ({reminders}.)"
+
+
+async def _let_choose(turn: Turn, found: re.Match[str]) -> str:
+    choices = [choice for part in re.split(r",|;|\bor\b", found["choices"]) if (choice := part.strip(" .?!"))]
+    await turn.tool("ask", to=turn.head.from_, question="Which one?", choices=choices)
+    return "The choice is yours: press one, or write its number."
 
 
 async def _ask(turn: Turn, found: re.Match[str]) -> str:
@@ -182,8 +189,12 @@ async def _carry_out_reminder(turn: Turn, head: Envelope) -> str | None:
     return f"Reminded {whom}."
 
 
-async def _pass_on_answer(turn: Turn, head: Envelope) -> str | None:
-    """Tell the person who waits: an answer that came after the asking turn had ended."""
+async def _take_answer(turn: Turn, head: Envelope) -> str | None:
+    """Say what came of an ask whose turn has ended: to whoever answered it, or to the person who waits."""
+    if head.from_.startswith("person:"):
+        text = f"You chose **{head.body}**."
+        await _stream(turn, text)
+        return text
     shown = await turn.tool("thread", id=head.thread, limit=100)
     people = [row["from"] for row in shown["messages"] if row["from"].startswith("person:")]
     if not people:
@@ -228,6 +239,7 @@ _REQUESTS: Final[tuple[tuple[re.Pattern[str], Act], ...]] = (
     (_request(r"(?:help|what can you do)"), _help),
     (_request(r"who am i"), _who_am_i),
     (_request(rf"remind me in (?P<amount>\d{{1,6}}) ?(?P<unit>{_UNIT}) to (?P<what>.+)"), _remind),
+    (_request(r"let me choose:? (?P<choices>.+)"), _let_choose),
     (_request(r"ask @?(?P<agent>[a-z][a-z0-9-]{0,31})(?:,| to)? (?P<question>.+)"), _ask),
     (_request(r"tell every(?:body|one)(?: that|:)? (?P<what>.+)"), _tell_everybody),
     (_request(r"what(?:'s| is) waiting"), _what_is_waiting),

@@ -230,8 +230,10 @@ def _answer(
     tx: HiveTx, rules: Rules, arrival: Arrival, chat: Chat, person: Person, ask_id: str, text: str
 ) -> AcceptResult:
     body, _ = cut_body(text)
+    actor = Actor(principal=person.principal, role="person")
+    said = arrival.event.message_id
     try:
-        sent = asks.answer(tx, rules, Actor(principal=person.principal, role="person"), ask_id, body)
+        sent = asks.answer(tx, rules, actor, ask_id, body, chat=chat.id, platform_id=said)
     except (ClosedError, NotFoundError):
         return _say(tx, rules, arrival, chat, person, "That question is closed already.")
     return AcceptResult(outcome="handled", message_id=sent.id)

@@ -136,7 +136,7 @@ class ConversationRow(NamedTuple):
 
 
 class MessageRow(NamedTuple):
-    """One message; `answers` is a JSON list or nothing."""
+    """One message; `answers` is a JSON list or nothing, `prompt` a JSON object or nothing."""
 
     message: str
     conversation: str
@@ -149,6 +149,7 @@ class MessageRow(NamedTuple):
     answers: str | None
     client_id: str | None
     state: str | None
+    prompt: str | None
 
 
 class NewMessage(NamedTuple):
@@ -168,6 +169,8 @@ class NewMessage(NamedTuple):
     state: str | None = None
     gateway_id: str | None = None
     idem: str | None = None
+    prompt_id: str | None = None
+    prompt: str | None = None
 
     @property
     def row(self) -> MessageRow:
@@ -184,6 +187,7 @@ class NewMessage(NamedTuple):
             answers=self.answers,
             client_id=self.client_id,
             state=self.state,
+            prompt=self.prompt,
         )
 
 
@@ -530,6 +534,15 @@ class ConnectorTx:
     def web_heard_in(self, conversation: str, *, now_ms: int) -> None:
         """Bring a conversation to the top: somebody else wrote."""
         self._do("web_conversation_heard", conversation, now_ms)
+
+    def web_prompt(self, conversation: str, prompt_id: str) -> MessageRow | None:
+        """Return the message with these choices."""
+        row = self._one("web_prompt", conversation, prompt_id)
+        return MessageRow(*row) if row else None
+
+    def set_web_prompt(self, message: str, prompt: str) -> None:
+        """Write down what has become of the choices of a message."""
+        self._do("web_prompt_set", message, prompt)
 
     def edit_web_message(self, message: str, *, conversation: str, gateway_id: str, text: str) -> bool:
         """Change what a gateway wrote; return whether there was such a message."""

@@ -11,19 +11,23 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+import msgspec
+
 from skep.connector.intake import Intake, Taken
 from skep.connector.limits import Bucket
 from skep.connector.platform import Inbound
+from skep.connector.platforms.web import prompts
 from skep.connector.platforms.web.accounts import Session
 from skep.connector.platforms.web.hub import Hub
 from skep.connector.platforms.web.payloads import (
     MAX_TEXT_BYTES,
+    Choose,
     MessageEvent,
     Send,
     Stored,
     encode,
 )
-from skep.connector.platforms.web.platform import SITE, WEB, new_id, to_message
+from skep.connector.platforms.web.platform import SITE, WEB, new_id, retell, to_message
 from skep.foundation.clock import Clock
 from skep.foundation.errors import BusyError, RefusedError, WireError
 from skep.store.sqlite.connector import ConnectorTx, NewMessage
@@ -99,13 +103,7 @@ class Inbox:
         sent = tx.web_sent(said.conversation, said.id)
         if sent is not None:
             return Stored(id=said.id, message=sent[0], n=sent[1])
-        taken = self._intake.take(inbound, tx)
-        if taken is Taken.UNBOUND:
-            raise RefusedError(
-                "nobody answers this account here",
-                hint="ask whoever runs this Skep to invite you again",
-                code="web.not_bound",
-            )
+        self._take(inbound, tx)
         row = NewMessage(
             message=inbound.message_id,
             conversation=said.conversation,
@@ -124,6 +122,46 @@ class Inbox:
         tx.web_said_in(said.conversation, seq=seq, title=title, now_ms=now_ms)
         tx.signals.append(partial(self._publish, session.account, row, own))
         return None
+
+    async def choose(self, session: Session, said: Choose) -> None:
+        """Take a press on a choice; one that was taken before changes nothing.
+
+        Raises:
+            WireError: There is no such choice, or it is no longer open.
+            RefusedError: Nobody here answers this account.
+            BusyError: Too many messages in the last minute.
+            StoreUnavailableError: Not stored; to be pressed again.
+        """
+        self._spend(session.account)
+        self.last_event_at = self._clock.now_ms()
+        await self._intake.write(partial(self._press, session, said, self.last_event_at))
+
+    def _press(self, session: Session, said: Choose, now_ms: int, tx: ConnectorTx) -> None:
+        owner = tx.web_conversation(said.conversation)
+        row = tx.web_prompt(said.conversation, said.prompt)
+        if owner is None or owner[0] != session.account or row is None or row.prompt is None:
+            raise WireError("no such question", code="web.not_found")
+        prompt = prompts.decode(row.prompt)
+        option = next((option for option in prompt.options if option.id == said.option), None)
+        if option is None:
+            raise WireError("no such choice", code="web.not_found")
+        if prompt.chosen == option.id:
+            return
+        if prompt.chosen is not None or (prompt.until is not None and prompt.until <= now_ms):
+            raise WireError("this is no longer open", hint="write what you want instead", code="web.not_open")
+        source = _source(session, said.conversation)
+        self._take(Inbound.of(prompts.press(row, prompt, option, source), dedupe_key=None), tx)
+        chosen = msgspec.structs.replace(prompt, chosen=option.id, chosen_at=now_ms)
+        tx.set_web_prompt(row.message, prompts.encode(chosen))
+        retell(tx, self._hub, session.account, row.message)
+
+    def _take(self, inbound: Inbound, tx: ConnectorTx) -> None:
+        if self._intake.take(inbound, tx) is Taken.UNBOUND:
+            raise RefusedError(
+                "nobody answers this account here",
+                hint="ask whoever runs this Skep to invite you again",
+                code="web.not_bound",
+            )
 
     def _publish(self, account: str, row: NewMessage, own: Own) -> None:
         client_id = row.client_id or ""
@@ -153,18 +191,24 @@ def _event(session: Session, said: Send, *, message: str) -> relay.MessageEvent:
         text=said.text,
         message_id=message,
         reply_to_message_id=said.reply_to,
-        source=SessionSource(
-            platform=WEB,
-            chat_id=said.conversation,
-            chat_type="dm",
-            user_id=session.account,
-            user_name=session.name,
-            thread_id=said.thread,
-            scope_id=SITE,
-            message_id=message,
-            bot_id=SITE,
-            user_ns=SITE,
-        ),
+        source=_source(session, said.conversation, message=message, thread=said.thread),
+    )
+
+
+def _source(
+    session: Session, conversation: str, *, message: str | None = None, thread: str | None = None
+) -> SessionSource:
+    return SessionSource(
+        platform=WEB,
+        chat_id=conversation,
+        chat_type="dm",
+        user_id=session.account,
+        user_name=session.name,
+        thread_id=thread,
+        scope_id=SITE,
+        message_id=message,
+        bot_id=SITE,
+        user_ns=SITE,
     )
 
 

@@ -26,8 +26,10 @@ __all__ = [
     "MessageState",
     "NewConversation",
     "NewSession",
+    "Option",
     "PatchConversation",
     "Problem",
+    "Prompt",
     "Read",
     "Ready",
     "Reset",
@@ -157,6 +159,28 @@ class Speaker(msgspec.Struct, frozen=True, kw_only=True):
     name: str
 
 
+class Option(msgspec.Struct, frozen=True, kw_only=True):
+    """One choice."""
+
+    id: str
+    label: str
+
+
+class Prompt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The choices of a question.
+
+    Attributes:
+        until: When it closes by itself, UTC milliseconds.
+        chosen: Id of the option that was pressed, at `chosen_at`.
+    """
+
+    id: str
+    options: tuple[Option, ...]
+    until: int | None = None
+    chosen: str | None = None
+    chosen_at: int | None = None
+
+
 class WebMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One message of a conversation."""
 
@@ -169,6 +193,7 @@ class WebMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     thread: str | None = None
     state: MessageState | None = None
     client_id: str | None = None
+    prompt: Prompt | None = None
 
 
 class MessageEvent(_Out, frozen=True, tag="message"):
@@ -180,7 +205,7 @@ class MessageEvent(_Out, frozen=True, tag="message"):
 
 
 class Problem(_Out, frozen=True, tag="error"):
-    """What could not be done; `id` is that of the `send` it is about."""
+    """What could not be done; `id` is that of the `send` it is about, or of the prompt."""
 
     ok: Literal[False]
     code: str

@@ -18,6 +18,7 @@ from typing import Final, Literal, cast
 import msgspec
 
 from skep.connector.platform import Target
+from skep.connector.platforms.web import payloads, prompts
 from skep.connector.platforms.web.hub import DraftText, Hub
 from skep.connector.platforms.web.payloads import (
     MessageEvent,
@@ -30,11 +31,22 @@ from skep.connector.platforms.web.payloads import (
 from skep.foundation.clock import Clock
 from skep.foundation.ids import uuid7
 from skep.store.sqlite.connector import ConnectorStore, ConnectorTx, MessageRow, NewMessage, TakenRow
-from skep.wire.relay.actions import Action, Draft, Edit, GetChatInfo, Hints, Result, Seen, Send, Typing
+from skep.wire.relay.actions import (
+    Action,
+    Draft,
+    Edit,
+    GetChatInfo,
+    Hints,
+    Prompt,
+    Result,
+    Seen,
+    Send,
+    Typing,
+)
 from skep.wire.relay.descriptor import Descriptor
 from skep.wire.relay.frames import SKEP
 
-__all__ = ["MAX_ANSWER_BYTES", "SITE", "WEB", "WebPlatform", "new_id", "to_message"]
+__all__ = ["MAX_ANSWER_BYTES", "SITE", "WEB", "WebPlatform", "new_id", "retell", "to_message"]
 
 WEB: Final = "web"
 SITE: Final = "local"
@@ -42,7 +54,7 @@ SITE: Final = "local"
 MAX_ANSWER_BYTES: Final = 256 * 1024
 """Longest answer that is taken, in bytes of UTF-8. It is shown whole: a page has no limit to split for."""
 
-_PUBLIC_OPS: Final = ("send", "edit", "typing", "get_chat_info")
+_PUBLIC_OPS: Final = ("send", "edit", "typing", "get_chat_info", "prompt")
 _SKEP_OPS: Final = (*_PUBLIC_OPS, "draft", "seen")
 _SYSTEM: Final = frozenset({"system", "operator", "reminder"})
 
@@ -99,6 +111,8 @@ class WebPlatform:
         match action:
             case Send():
                 return await self._say(target, hints, hints.idem, action.content, reply_to=action.reply_to)
+            case Prompt():
+                return await self._ask(target, hints, action)
             case Draft(final=True):
                 return await self._say(target, hints, _draft_key(action, hints), action.content)
             case Draft():
@@ -132,31 +146,59 @@ class WebPlatform:
             tx.signals.append(partial(self._hub.publish_all, account, first, states))
 
     def given_up(self, tx: ConnectorTx, taken: TakenRow) -> None:
-        """The message will never get there: say so where it stands, and in words."""
-        conversation = tx.web_failed(taken.message_id)
-        if conversation is None:
+        """The message will never get there: say so where it stands, and in words. A choice is open again."""
+        asked = prompts.asked_by(taken.message_id)
+        if asked is not None:
+            self._reopen(tx, asked, "Your choice")
+        elif (conversation := tx.web_failed(taken.message_id)) is not None:
+            self._tell_state(tx, conversation, taken.message_id, "failed")
+            self._apologize(tx, conversation, "This message", about=taken.message_id, thread=None)
+
+    def _reopen(self, tx: ConnectorTx, message: str, what: str) -> None:
+        row = tx.web_message(message)
+        owner = tx.web_conversation(row.conversation) if row is not None else None
+        if row is None or row.prompt is None or owner is None:
             return
-        self._tell_state(tx, conversation, taken.message_id, "failed")
+        prompt = msgspec.structs.replace(prompts.decode(row.prompt), chosen=None, chosen_at=None)
+        tx.set_web_prompt(message, prompts.encode(prompt))
+        retell(tx, self._hub, owner[0], message)
+        self._apologize(tx, row.conversation, what, about=message, thread=row.thread)
+
+    def _apologize(
+        self, tx: ConnectorTx, conversation: str, what: str, *, about: str, thread: str | None
+    ) -> None:
         owner = tx.web_conversation(conversation)
         if owner is not None:
-            text = "This message could not be delivered: nothing took it in time, or too much was waiting."
-            self._put(
-                tx,
-                owner[0],
-                NewMessage(
-                    message=new_id("m", self._clock),
-                    conversation=conversation,
-                    kind="system",
-                    name="Skep",
-                    text=text,
-                    at=self._clock.now_ms(),
-                    n=tx.web_next_n(owner[0]),
-                    reply_to=taken.message_id,
-                ),
+            row = NewMessage(
+                message=new_id("m", self._clock),
+                conversation=conversation,
+                kind="system",
+                name="Skep",
+                text=f"{what} could not be delivered: nothing took it in time, or too much was waiting.",
+                at=self._clock.now_ms(),
+                n=tx.web_next_n(owner[0]),
+                reply_to=about,
+                thread=thread,
             )
+            self._put(tx, owner[0], row)
+
+    async def _ask(self, target: Target, hints: Hints, action: Prompt) -> Result:
+        prompt = prompts.prompt_of(action, now_ms=self._clock.now_ms())
+        if prompt is None:
+            return Result(error="the choices cannot be shown", code="bad_format")
+        return await self._say(
+            target, hints, hints.idem, action.content, reply_to=action.reply_to, prompt=prompt
+        )
 
     async def _say(
-        self, target: Target, hints: Hints, key: str | None, content: str, *, reply_to: str | None = None
+        self,
+        target: Target,
+        hints: Hints,
+        key: str | None,
+        content: str,
+        *,
+        reply_to: str | None = None,
+        prompt: payloads.Prompt | None = None,
     ) -> Result:
         if not content.strip():
             return Result(error="the text is empty", code="bad_format")
@@ -177,6 +219,8 @@ class WebPlatform:
             answers=_texts.encode(hints.answers).decode() if hints.answers else None,
             gateway_id=target.gateway_id,
             idem=key,
+            prompt_id=prompt.id if prompt is not None else None,
+            prompt=prompts.encode(prompt) if prompt is not None else None,
         )
         said = await self._store.write(partial(self._insert, target, row, hints.answers))
         return Result(success=True, message_id=said)
@@ -238,17 +282,14 @@ class WebPlatform:
 
     def _change(self, target: Target, action: Edit, tx: ConnectorTx) -> Result:
         """Change the words of a message that this gateway wrote: the same message, a new event."""
-        conversation, account = target.chat.chat_id, _account(target)
         if not tx.edit_web_message(
-            action.message_id, conversation=conversation, gateway_id=target.gateway_id, text=action.content
+            action.message_id,
+            conversation=target.chat.chat_id,
+            gateway_id=target.gateway_id,
+            text=action.content,
         ):
             return Result(error="no such message of this connection", code="not_found_message")
-        row = tx.web_message(action.message_id)
-        if row is not None:
-            n = tx.web_next_n(account)
-            tx.put_web_event(account, n, message=row.message, state=None)
-            event = MessageEvent(n=n, conversation=conversation, message=to_message(row))
-            tx.signals.append(partial(self._hub.publish, account, n, event))
+        retell(tx, self._hub, _account(target), action.message_id)
         return Result(success=True, message_id=action.message_id)
 
     async def _info(self, target: Target) -> Result:
@@ -263,6 +304,16 @@ def new_id(kind: Literal["c", "m"], clock: Clock) -> str:
     return f"{kind}_{uuid7(clock.now_ms()).replace('-', '')}"
 
 
+def retell(tx: ConnectorTx, hub: Hub, account: str, message: str) -> None:
+    """Tell the tabs of `account` a message as it is now: the same message, a new event."""
+    row = tx.web_message(message)
+    if row is not None:
+        n = tx.web_next_n(account)
+        tx.put_web_event(account, n, message=message, state=None)
+        event = MessageEvent(n=n, conversation=row.conversation, message=to_message(row))
+        tx.signals.append(partial(hub.publish, account, n, event))
+
+
 def to_message(row: MessageRow) -> WebMessage:
     """Return a stored message as tabs see it."""
     return WebMessage(
@@ -275,6 +326,7 @@ def to_message(row: MessageRow) -> WebMessage:
         thread=row.thread,
         state=cast("MessageState | None", row.state),
         client_id=row.client_id,
+        prompt=prompts.decode(row.prompt) if row.prompt is not None else None,
     )
 
 

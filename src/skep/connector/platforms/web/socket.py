@@ -143,7 +143,8 @@ class TabSocket:
                 case Read():
                     await self._read(said.conversation)
                 case Choose():
-                    raise WireError("this is no longer open", code="web.not_open")
+                    client_id = said.prompt
+                    await self._inbox.choose(self._session, said)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             problem = WireError("the message is not one of this socket's", code="web.bad_message")
             self._answer(_problem(problem, client_id))

@@ -105,12 +105,13 @@ SELECT message, conversation FROM web_message WHERE gateway_id = ? AND idem = ?;
 -- name: web_message_put
 -- Keep a message.
 INSERT INTO web_message (
-    message, conversation, kind, name, text, at, n, reply_to, thread, answers, client_id, state, gateway_id, idem
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+    message, conversation, kind, name, text, at, n, reply_to, thread, answers, client_id, state, gateway_id, idem,
+    prompt_id, prompt
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: web_message
 -- One message.
-SELECT message, conversation, kind, name, text, at, reply_to, thread, answers, client_id, state
+SELECT message, conversation, kind, name, text, at, reply_to, thread, answers, client_id, state, prompt
 FROM web_message WHERE message = ?;
 
 -- name: web_message_of
@@ -121,9 +122,18 @@ SELECT seq FROM web_message WHERE message = ? AND conversation = ?;
 -- Change the words of a message that a gateway wrote.
 UPDATE web_message SET text = ?4 WHERE message = ?1 AND conversation = ?2 AND gateway_id = ?3;
 
+-- name: web_prompt
+-- The newest message of a conversation with these choices.
+SELECT message, conversation, kind, name, text, at, reply_to, thread, answers, client_id, state, prompt
+FROM web_message WHERE conversation = ? AND prompt_id = ? ORDER BY seq DESC LIMIT 1;
+
+-- name: web_prompt_set
+-- Change what has become of the choices of a message.
+UPDATE web_message SET prompt = ?2 WHERE message = ?1;
+
 -- name: web_messages
 -- Messages of a conversation from before one, newest first.
-SELECT message, conversation, kind, name, text, at, reply_to, thread, answers, client_id, state
+SELECT message, conversation, kind, name, text, at, reply_to, thread, answers, client_id, state, prompt
 FROM web_message WHERE conversation = ? AND seq < ? ORDER BY seq DESC LIMIT ?;
 
 -- name: web_delivered
@@ -147,7 +157,7 @@ INSERT INTO web_event (account, n, message, state) VALUES (?, ?, ?, ?);
 -- name: web_events
 -- What an account was told after an event.
 SELECT e.n, e.state, m.message, m.conversation, m.kind, m.name, m.text, m.at, m.reply_to, m.thread, m.answers,
-    m.client_id, m.state
+    m.client_id, m.state, m.prompt
 FROM web_event AS e JOIN web_message AS m USING (message)
 WHERE e.account = ? AND e.n > ? ORDER BY e.n LIMIT ?;
 

@@ -1,0 +1,5 @@
+-- A message of the web chat may have choices: `prompt` is what tabs see of them, as JSON.
+ALTER TABLE web_message ADD COLUMN prompt_id TEXT;
+ALTER TABLE web_message ADD COLUMN prompt TEXT;
+
+CREATE INDEX web_message_prompt ON web_message (conversation, prompt_id) WHERE prompt_id IS NOT NULL;
