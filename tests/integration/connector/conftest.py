@@ -11,6 +11,7 @@ from skep.connector.deliveries import Bounds
 from skep.connector.platforms.web.accounts import seed_owner
 from skep.store.sqlite.connector import open_connector
 from support.buffer import INSTANCE, Rig
+from support.edge import Edge, running_edge
 
 
 @pytest.fixture
@@ -28,3 +29,23 @@ async def rig(tmp_path: Path, bounds: Bounds) -> AsyncIterator[Rig]:
     yield rig
     await rig.deliveries.close()
     await store.close()
+
+
+@pytest.fixture
+async def edge(tmp_path: Path) -> AsyncIterator[Edge]:
+    """A connector that knows `gw-local`."""
+    async with running_edge(tmp_path / "home") as edge:
+        await edge.ensure()
+        yield edge
+
+
+@pytest.fixture
+async def who(edge: Edge) -> dict[str, str]:
+    """The owner, signed in as a terminal is."""
+    return await edge.bearer()
+
+
+@pytest.fixture
+async def conversation(edge: Edge, who: dict[str, str]) -> str:
+    """A conversation of the owner's."""
+    return await edge.conversation(who)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
@@ -24,14 +23,6 @@ from skep.wire.relay.token import mint_token
 from support.edge import CONTROL, Edge, running_edge
 
 FOREIGN_SECRET = "0" * 64
-
-
-@pytest.fixture
-async def edge(tmp_path: Path) -> AsyncIterator[Edge]:
-    """A connector that knows `gw-local`."""
-    async with running_edge(tmp_path / "home") as edge:
-        await edge.ensure()
-        yield edge
 
 
 @pytest.fixture

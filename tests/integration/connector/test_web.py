@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +19,6 @@ from support.waiting import eventually
 
 LIMIT = 64 * 1024
 SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
-
-
-@pytest.fixture
-async def edge(tmp_path: Path) -> AsyncIterator[Edge]:
-    """A connector that knows `gw-local`."""
-    async with running_edge(tmp_path / "home") as edge:
-        await edge.ensure()
-        yield edge
-
-
-@pytest.fixture
-async def who(edge: Edge) -> dict[str, str]:
-    """The owner, signed in as a terminal is."""
-    return await edge.bearer()
-
-
-@pytest.fixture
-async def conversation(edge: Edge, who: dict[str, str]) -> str:
-    """A conversation of the owner's."""
-    return await edge.conversation(who)
 
 
 async def _problem(answer: aiohttp.ClientResponse) -> tuple[int, str]:

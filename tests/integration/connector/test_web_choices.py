@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +11,6 @@ from skep.foundation.clock import ManualClock
 from support.edge import Edge, FakeGateway, Tab, running_edge
 
 TEA_OR_COFFEE = [{"id": "1", "label": "tea"}, {"id": "2", "label": "coffee"}]
-
-
-@pytest.fixture
-async def edge(tmp_path: Path) -> AsyncIterator[Edge]:
-    """A connector that knows `gw-local`."""
-    async with running_edge(tmp_path / "home") as edge:
-        await edge.ensure()
-        yield edge
-
-
-@pytest.fixture
-async def who(edge: Edge) -> dict[str, str]:
-    """The owner, signed in as a terminal is."""
-    return await edge.bearer()
-
-
-@pytest.fixture
-async def conversation(edge: Edge, who: dict[str, str]) -> str:
-    """A conversation of the owner's."""
-    return await edge.conversation(who)
 
 
 def _prompt(conversation: str, **more: Any) -> dict[str, Any]:
