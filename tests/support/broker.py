@@ -7,7 +7,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from skep.broker import ops, people
+import msgspec
+
+from skep.broker import lanes, ops, people
 from skep.broker.broker import Broker
 from skep.broker.types import Actor, AgentEntry, BrokerSettings, ChatSeen, Draft, Lease, Outcome, Reply, Sent
 from skep.foundation.clock import Clock, ManualClock
@@ -143,6 +145,20 @@ class Desk:
     async def sql(self, statement: str) -> None:
         """Change what the store holds, or how, past all code under test."""
         await self.broker.transact(lambda tx: tx._execute(statement).fetchall())  # type: ignore[attr-defined]
+
+    async def mistaken(self) -> list[object]:
+        """Return what the writer remembers of lanes that is not so."""
+
+        def look(tx: HiveTx) -> list[object]:
+            known = [lane for lane in tx.memo.values() if isinstance(lane, lanes.Lane)]
+            stored = [lanes.Lane(*(tx.one("lane", lane.id) or ())) for lane in known]
+            pairs = [
+                (msgspec.structs.replace(lane, held=None), row)
+                for lane, row in zip(known, stored, strict=True)
+            ]
+            return [pair for pair in pairs if pair[0] != pair[1]]
+
+        return await self.broker.transact(look)
 
     async def state(self, delivery_id: int) -> str:
         rows = await self.rows(f"SELECT state FROM delivery WHERE id = {delivery_id}")

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from skep.broker import letters, rights
+from skep.broker import lanes, letters, rights
 from skep.broker.errors import ClosedError, InvalidArgumentError, TooLargeError, TooManyOpenError
 from skep.broker.ops import chat_for_person, deliver, insert_message, send, to_chat
 from skep.broker.rules import Rules, charge
-from skep.broker.types import BROADCAST, OPERATOR_INBOX, SYSTEM, Actor, AskRow, Draft, Sent
+from skep.broker.types import BROADCAST, OPERATOR_INBOX, SYSTEM, Actor, AskOpened, AskRow, Draft, Sent
 from skep.store.ports import HiveTx, Row
 
 __all__ = [
@@ -175,19 +175,32 @@ def tell_seen(tx: HiveTx, rules: Rules, held: Sequence[Row]) -> None:
         )
 
 
-def claim(tx: HiveTx, rules: Rules, actor: Actor, ask_id: str) -> tuple[str, str | None]:
-    """Return the state of an ask and its answer; the answer's envelope is then done, not waiting."""
+def claim(tx: HiveTx, rules: Rules, actor: Actor, ask_id: str) -> AskOpened:
+    """Return an ask, with its answer: that goes into the turn that waited for it, and does not wait any more."""
     ask = tx.one("ask", ask_id)
     if ask is None or ask[1] != actor.principal:
         raise rights.missing()
-    text = tx.one("ask_answer_text", ask_id) if ask[4] == "answered" else None
-    if text is None:
-        return ask[4], None
-    body, delivery_id, state, lane = text
-    if state == "ready" and tx.run("delivery_claim", delivery_id, rules.time.stamp(), actor.turn_id):
-        tx.run("lane_recount", lane)
-        tx.signals.append(("delivery", delivery_id, ask[7], lane, actor.principal, "done"))
-    return ask[4], body
+    answer = tx.one("ask_answer_text", ask_id) if ask[4] == "answered" else None
+    if answer is None:
+        return AskOpened(id=ask_id, state=ask[4])
+    body, delivery_id, state, lane_id, message_id, platform_id = answer
+    if state == "ready":
+        state = _take_up(tx, rules, actor, delivery_id, lane_id)
+        tx.signals.append(("delivery", delivery_id, message_id, lane_id, actor.principal, state))
+    return AskOpened(id=ask_id, state=ask[4], answer=body, platform_id=platform_id)
+
+
+def _take_up(tx: HiveTx, rules: Rules, actor: Actor, delivery_id: int, lane_id: int) -> str:
+    """Put an answer that waits into the turn of its own lane; into another turn it goes as read."""
+    lane = lanes.find(tx, lane_id)
+    assert lane is not None
+    if lane.turn_id is None or (lane.id, lane.turn_id) != (actor.lane, actor.turn_id):
+        tx.run("delivery_claim", delivery_id, rules.time.stamp(), actor.turn_id)
+        lanes.count_out(tx, lane_id)
+        return "done"
+    tx.run("delivery_show_more", delivery_id, lane.lease_id, lane.turn_id)
+    lanes.took_more(tx, lane, 1, call_id=lane.call_id, call_seq=lane.call_seq)
+    return "shown"
 
 
 def list_of(tx: HiveTx, actor: Actor, *, state: str | None, limit: int = 100) -> tuple[AskRow, ...]:

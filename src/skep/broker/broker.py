@@ -434,10 +434,10 @@ class Broker:
         with self.doorbells.listen(f"ask:{sent.id}") as bell:
             while wait_ms:
                 bell.clear()
-                state, answer = await self._store.write(lambda tx: asks.claim(tx, self.rules, actor, sent.id))
+                asked = await self._store.write(lambda tx: asks.claim(tx, self.rules, actor, sent.id))
                 left_s = until - loop.time()
-                if state != "open" or left_s <= 0:
-                    return AskOpened(id=sent.id, state=state, answer=answer, duplicate=sent.duplicate)
+                if asked.state != "open" or left_s <= 0:
+                    return replace(asked, duplicate=sent.duplicate)
                 await _wait(bell, min(POLL_S, left_s))
         return AskOpened(id=sent.id, state="open", duplicate=sent.duplicate)
 

@@ -283,11 +283,16 @@ class Swept:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskOpened:
-    """An ask that is stored; `answer` when it came while the asker waited."""
+    """An ask that is stored; `answer` when it came while the asker waited.
+
+    Attributes:
+        platform_id: The platform's id of the answer, when a person wrote it.
+    """
 
     id: str
     state: str
     answer: str | None = None
+    platform_id: str | None = None
     duplicate: bool = False
 
 

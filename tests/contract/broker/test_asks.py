@@ -7,11 +7,17 @@ import random
 
 import pytest
 
+from skep.broker import asks, lanes
 from skep.broker.errors import ClosedError, InvalidArgumentError, NotFoundError, TooManyOpenError
-from skep.broker.types import AskOpened
+from skep.broker.types import Actor, AskOpened
 from skep.foundation.errors import SkepError
+from skep.store.ports import HiveTx
 from support.broker import OPERATOR, Desk, agent, person
 from support.waiting import eventually
+
+STATES_OF_ANSWERS = (
+    "SELECT d.state FROM delivery d JOIN message m ON m.id = d.message WHERE m.kind = 'answer'"
+)
 
 
 async def test_as_01_answer_comes_as_an_envelope_in_the_askers_session(desk: Desk) -> None:
@@ -49,6 +55,65 @@ async def test_as_01_answer_while_the_asker_waits_is_the_result(desk: Desk) -> N
     assert (waiting.result().state, waiting.result().answer) == ("answered", "yes")
     taken, _ = await desk.broker.recv(actor)
     assert taken == ()
+
+
+async def test_answer_that_was_waited_for_is_of_the_turn(desk: Desk) -> None:
+    """It is shown there, ends with it, and leaves nothing that waits."""
+    who, chat = await desk.someone()
+    await desk.write(who, chat)
+    lease = await desk.take("agent:concierge")
+    turn = await desk.begin(lease)
+    actor = agent("concierge", lease, turn)
+
+    async with asyncio.TaskGroup() as tasks:
+        waiting = tasks.create_task(
+            desk.broker.ask(actor, to=person(who).principal, question="tea?", wait_ms=10_000)
+        )
+        await eventually(lambda: any(n.startswith("ask:") for n in desk.broker.doorbells.names()))
+        (asked,) = await desk.broker.list_asks(actor)
+        await desk.broker.transact(
+            lambda tx: asks.answer(
+                tx, desk.broker.rules, person(who), asked.id, "yes", chat=chat, platform_id="m-2"
+            )
+        )
+
+    assert (waiting.result().answer, waiting.result().platform_id) == ("yes", "m-2")
+    assert [row[0] for row in await desk.rows(STATES_OF_ANSWERS)] == ["shown"]
+    await desk.end(lease, turn, reply="tea it is")
+    assert [row[0] for row in await desk.rows(STATES_OF_ANSWERS)] == ["done"]
+    assert await desk.rows("SELECT ready_n FROM lane WHERE recipient = 'agent:concierge'") == [(0,)]
+    said = await desk.take("door:local")
+    while said.envelopes[0].kind == "ask":
+        await desk.end(said, await desk.begin(said))
+        said = await desk.take("door:local")
+    assert said.envelopes[0].body == "tea it is"
+    assert said.envelopes[0].route is not None
+    assert said.envelopes[0].route.answers[-1] == "m-2"
+
+
+async def test_answer_that_was_waited_for_elsewhere_counts_its_lane_right(desk: Desk) -> None:
+    """What a lane holds is known after an answer was taken out of it."""
+    await desk.send("tester")
+    lease = await desk.take("agent:tester")
+    actor = agent("tester", lease, await desk.begin(lease))
+    elsewhere = Actor(
+        principal=actor.principal, role=actor.role
+    )  # no turn: the lane of answers is another one
+    async with asyncio.TaskGroup() as tasks:
+        waiting = tasks.create_task(desk.broker.ask(elsewhere, to="scribe", question="?", wait_ms=10_000))
+        await eventually(lambda: any(n.startswith("ask:") for n in desk.broker.doorbells.names()))
+        await desk.turn(reply="yes")
+    assert waiting.result().answer == "yes"
+    (row,) = await desk.rows(
+        "SELECT l.id FROM lane l JOIN delivery d ON d.lane = l.id JOIN message m ON m.id = d.message "
+        "WHERE m.kind = 'answer'"
+    )
+
+    def remembered(tx: HiveTx) -> object:
+        lane = lanes.find(tx, row[0])
+        return lane is not None and (lane.ready_n, lane.head_at)
+
+    assert await desk.broker.transact(remembered) == (0, None)
 
 
 async def test_rp_05_reply_of_a_turn_answers_the_ask_at_its_head(desk: Desk) -> None:

@@ -193,6 +193,12 @@ class Lanes(RuleBasedStateMachine):
         assert holes == []
 
     @invariant()
+    def memory_is_right(self) -> None:
+        """What the writer remembers of a lane is what the store holds."""
+        if hasattr(self, "desk"):
+            assert self.run(self.desk.mistaken()) == []
+
+    @invariant()
     def order_is_kept(self) -> None:
         """Turns first see a lane in the order of its places."""
         for places in self.shown.values():

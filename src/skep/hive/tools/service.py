@@ -202,6 +202,8 @@ class ToolService:
             deadline_ms=None if args.deadline_s is None else int(args.deadline_s * 1000),
             wait_ms=int(args.wait_s * 1000),
         )
+        if asked.platform_id is not None and actor.turn_id is not None:
+            self._hub.took_more(actor.turn_id, (asked.platform_id,))
         return msgspec.convert(
             {"id": asked.id, "state": asked.state, "answer": asked.answer}, schemas.AskResult
         )

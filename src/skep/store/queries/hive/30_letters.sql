@@ -38,7 +38,7 @@ FROM ask a JOIN message m ON m.id = a.id WHERE a.id = ?1;
 
 -- name: ask_answer_text
 -- What was answered.
-SELECT m.body, d.id, d.state, d.lane FROM ask a JOIN message m ON m.id = a.answer
+SELECT m.body, d.id, d.state, d.lane, m.id, m.platform_id FROM ask a JOIN message m ON m.id = a.answer
 LEFT JOIN delivery d ON d.message = m.id WHERE a.id = ?1;
 
 -- name: ask_close
