@@ -105,7 +105,7 @@ async def _talk(home: Home, account: str, text: str | None, *, timeout_s: float,
             if as_json:
                 print_json({"message": line.last_sent, "answer": answer})
             else:
-                for question in line.questions:
+                for question in line.unshown_questions:
                     typer.echo(f"{_words(question)}\n")
                 typer.echo(_words(answer))
     except (aiohttp.ClientError, ConnectionError, TimeoutError) as exc:
@@ -117,6 +117,7 @@ async def _interactive(line: _Line, timeout_s: float) -> None:
     typer.echo(
         "Write and press Enter; Ctrl-D leaves. `help` shows what the built-in agents understand.", err=True
     )
+    line.show_question = _write_unasked
     with _Keyboard() as keyboard:
         while True:
             _prompt()
@@ -128,12 +129,34 @@ async def _interactive(line: _Line, timeout_s: float) -> None:
             if not text.strip():
                 continue
             try:
-                await line.ask(text, timeout_s=timeout_s, show=_write)
+                await _ask(line, keyboard, text, timeout_s)
                 _write("\n")
             except NotReachableError:
                 raise
             except SkepError as error:
                 print_error(error)
+
+
+async def _ask(line: _Line, keyboard: _Keyboard, text: str, timeout_s: float) -> None:
+    """Send `text` and show its answer. Whoever answers may ask first: what is typed then is the reply."""
+    replies = asyncio.ensure_future(_reply(line, keyboard))
+    try:
+        await line.ask(text, timeout_s=timeout_s, show=_write)
+    finally:
+        replies.cancel()
+        await asyncio.gather(replies, return_exceptions=True)
+
+
+async def _reply(line: _Line, keyboard: _Keyboard) -> None:
+    while True:
+        await line.was_questioned.wait()
+        text = await keyboard.line()
+        if text is None:
+            keyboard.end()
+            return
+        if text.strip():
+            line.was_questioned.clear()
+            await line.say(text)
 
 
 class _Keyboard:
@@ -155,6 +178,10 @@ class _Keyboard:
     async def line(self) -> str | None:
         """Return the next line, or `None` after Ctrl-D."""
         return await self._typed.get()
+
+    def end(self) -> None:
+        """Let the next line be none."""
+        self._typed.put_nowait(None)
 
     def _read(self) -> None:
         try:
@@ -212,15 +239,20 @@ class _Line:
     Attributes:
         last_sent: Id of our newest message that is stored.
         show_unasked: Takes a message that answers nothing we wait for; else it waits until there is one.
+        show_question: Takes one with choices at once, also while an answer is waited for.
+        was_questioned: One was shown, and nothing was replied yet.
     """
 
     socket: aiohttp.ClientWebSocketResponse
     conversation: str
     last_sent: str | None = None
+    show_question: Callable[[dict[str, Any]], None] | None = None
+    was_questioned: asyncio.Event = field(default_factory=asyncio.Event)
     _show_unasked: Callable[[dict[str, Any]], None] | None = None
     _unasked: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     _asked: _Asked | None = None
     _given_up: set[str] = field(default_factory=set[str])
+    _replies: set[str] = field(default_factory=set[str])
     _lost: asyncio.Future[SkepError] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -246,7 +278,7 @@ class _Line:
             show(self._unasked.pop(0))
 
     @property
-    def questions(self) -> list[dict[str, Any]]:
+    def unshown_questions(self) -> list[dict[str, Any]]:
         """What nobody asked for and has choices, not shown yet."""
         return [message for message in self._unasked if message.get("prompt")]
 
@@ -259,16 +291,9 @@ class _Line:
             NotReachableError: The connector hung up.
         """
         asked = self._asked = _Asked(uuid7(SYSTEM_CLOCK.now_ms()), show)
-        sending = {
-            "t": "send",
-            "id": asked.id,
-            "conversation": self.conversation,
-            "text": text,
-            "reply_to": None,
-        }
         try:
             async with asyncio.timeout(timeout_s):
-                await self.socket.send_json(sending)
+                await self._send(asked.id, text)
                 answer = await self.unless_lost(asked.answer)
         except TimeoutError as exc:
             if asked.message is not None:
@@ -281,6 +306,16 @@ class _Line:
             self._asked = None
         asked.finish(_words(answer))
         return answer
+
+    async def say(self, text: str) -> None:
+        """Send `text` and wait for nothing; what answers it comes unasked."""
+        client_id = uuid7(SYSTEM_CLOCK.now_ms())
+        self._replies.add(client_id)
+        await self._send(client_id, text)
+
+    async def _send(self, client_id: str, text: str) -> None:
+        sending = {"t": "send", "id": client_id, "conversation": self.conversation, "text": text}
+        await self.socket.send_json(sending | {"reply_to": None})
 
     async def unless_lost(self, wanted: Awaitable[T]) -> T:
         """Return what `wanted` gives; raise when the line is lost before that."""
@@ -309,6 +344,10 @@ class _Line:
         match event.get("t"):
             case "stored" if asked is not None and event["id"] == asked.id:
                 asked.message = self.last_sent = event["message"]
+            case "stored" if event["id"] in self._replies:
+                self._given_up.add(event["message"])
+            case "error" if event.get("id") in self._replies:
+                print_error(WireError(event["problem"], hint=event.get("hint", ""), code=event["code"]))
             case "error" if asked is not None and event.get("id") == asked.id:
                 asked.fail(WireError(event["problem"], hint=event.get("hint", ""), code=event["code"]))
             case "state" if asked is not None and event["state"] == "failed":
@@ -329,7 +368,10 @@ class _Line:
             self._asked.succeed(message)
         elif self._given_up.intersection(answers) or (not answers and message["from"]["kind"] == "agent"):
             self._given_up.difference_update(answers)
-            if self._show_unasked is not None:
+            if prompt and self._show_unasked is None and self.show_question is not None:
+                self.show_question(message)
+                self.was_questioned.set()
+            elif self._show_unasked is not None:
                 self._show_unasked(message)
             else:
                 self._unasked.append(message)

@@ -24,6 +24,9 @@ from support.waiting import MS, eventually
 pytestmark = pytest.mark.anyio
 
 
+TEA_OR_COFFEE = {"id": "p", "options": [{"id": "1", "label": "tea"}, {"id": "2", "label": "coffee"}]}
+
+
 class Edge:
     """The web chat's API and the connector's socket; what it does with a message is in its text."""
 
@@ -63,7 +66,7 @@ class Edge:
         for tab in list(self._tabs):
             await tab.close()
 
-    async def say(self, text: str, *, answers: list[str] | None = None) -> None:
+    async def say(self, text: str, *, answers: list[str] | None = None, **facts: object) -> None:
         """Send an agent's message to every tab."""
         self._number += 1
         message = {
@@ -72,6 +75,7 @@ class Edge:
             "text": text,
             "answers": answers or [],
             "at": 1,
+            **facts,
         }
         await self._tell({"t": "message", "n": self._number, "conversation": "c1", "message": message})
 
@@ -119,6 +123,11 @@ class Edge:
                 await self._tell({"t": "state", "message": message, "state": "failed", "n": 2})
             case "silence":
                 pass
+            case "ask me":
+                await self.say("Which one?", prompt=TEA_OR_COFFEE)
+            case "2" if "ask me" in self.said:
+                number = self.said.index("ask me") + 1
+                await self.say("you chose coffee", answers=[f"m{number}", message])
             case "hang up":
                 await self.hang_up()
             case _:
@@ -184,6 +193,34 @@ async def test_a_conversation_on_a_terminal(edge: Edge) -> None:
 
     assert edge.said == ["one", "too much", "lost", "two"]
     assert edge.signed_out == 1
+
+
+async def test_whoever_answers_may_ask_first(edge: Edge) -> None:
+    """The question is shown with its choices while the answer is waited for, and what is typed then is the reply."""
+    async with terminal(edge) as screen:
+        await screen.type("ask me")
+        await screen.shows("concierge: Which one?\r\n1. tea\r\n2. coffee\r\n> ")
+        await screen.type("2")
+        await screen.shows("you chose coffee\r\n> ")
+        await screen.type("two")
+        await screen.shows("you said two\r\n> ")
+        await edge.say("Which one?", prompt={**TEA_OR_COFFEE, "chosen": "2"})
+        await screen.type("three")
+        await screen.shows("you said three\r\n> ")
+
+    assert edge.said == ["ask me", "2", "two", "three"]
+    assert screen.text.count("Which one?") == 1
+
+
+async def test_a_question_of_one_command_is_printed_with_its_choices(edge: Edge) -> None:
+    """Before the answer: its number can be said by the next command."""
+    async with asyncio.TaskGroup() as tasks:
+        command = tasks.create_task(run(edge, "silence"))
+        await eventually(lambda: edge.said == ["silence"])
+        await edge.say("Which one?", prompt=TEA_OR_COFFEE)
+        await edge.say("say it", answers=["m1"])
+
+    assert command.result() == (0, "Which one?\n1. tea\n2. coffee\n\nsay it\n", "")
 
 
 async def test_a_late_answer_is_still_shown(edge: Edge) -> None:
