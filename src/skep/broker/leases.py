@@ -107,6 +107,7 @@ def started(tx: HiveTx, rules: Rules, lease_id: str, *, fence: int, turn_id: str
         session=lane.session,
         reply_key=reply_key_of(head[4], requeued=head[11]),
         route=route,
+        speaks_in=(route.relay, route.chat_id) if route is not None else _speaks_in(tx, lane),
         shown=shown,
     )
 
@@ -649,6 +650,12 @@ def _lane_id(lease_id: str) -> int:
     """Return the lane that a lease names; a lease id starts with it."""
     digits = lease_id.partition("-")[0]
     return int(digits) if digits.isdecimal() and len(digits) < 19 else 0
+
+
+def _speaks_in(tx: HiveTx, lane: Lane) -> tuple[str, str] | None:
+    """Return relay and chat id of the chat where the person of a lane is told what its turns have to say."""
+    row = tx.one("chat", lane.chat) if lane.chat is not None else None
+    return None if row is None else (row[1], row[5])
 
 
 def _is_from_chat(row: Row) -> bool:

@@ -219,6 +219,7 @@ class Started(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         lane: Its lane, `session` its session, `recipient` whose it is.
         route: Where its answer goes, when its head came from a chat.
+        speaks_in: Relay and chat id of the chat that its session is of, whatever its head is.
         reply_key: Of its answer.
         shown: Platform ids of the messages it has begun with.
     """
@@ -228,6 +229,7 @@ class Started(msgspec.Struct, frozen=True, kw_only=True):
     session: str
     reply_key: str
     route: Route | None = None
+    speaks_in: tuple[str, str] | None = None
     shown: tuple[str, ...] = ()
 
 

@@ -94,7 +94,9 @@ class LeaseCalls:
             held, self.broker.started(args.lease_id, fence=args.fence, turn_id=args.turn_id)
         )
         if held.turn_id is None and self.leases.of(held.lease_id) is held:
-            self.leases.started(held, turn_id=args.turn_id, now_ms=self.clock.now_ms())
+            self.leases.started(
+                held, turn_id=args.turn_id, speaks_in=started.speaks_in, now_ms=self.clock.now_ms()
+            )
             if (turn := held.running) is not None:
                 self.hub.started(turn, route=started.route, reply_key=started.reply_key, shown=started.shown)
         return Empty()

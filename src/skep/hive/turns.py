@@ -27,6 +27,7 @@ class HeldLease:
         agent: Who works on it; `None` on the lane of a chat.
         envelopes: All that was handed over with it so far.
         turn_id: Since `pump.started`.
+        speaks_in: Relay and chat id of the chat that its session is of, since then.
         cancel: Why the turn should stop.
         calls: Tools called in this turn, by call id: a repeat gets the same answer.
     """
@@ -40,6 +41,7 @@ class HeldLease:
     envelopes: list[Envelope]
     taken_at: int
     turn_id: str | None = None
+    speaks_in: tuple[str, str] | None = None
     started_at: int = 0
     cancel: str | None = None
     calls: dict[str, asyncio.Task[Any]] = field(default_factory=dict[str, "asyncio.Task[Any]"])
@@ -58,8 +60,8 @@ class HeldLease:
         )
 
     def is_of_chat(self, relay: str, chat_id: str) -> bool:
-        """Return whether something in it was written in this chat."""
-        return any(
+        """Return whether it speaks in this chat, as a reminder does, or something in it was written there."""
+        return self.speaks_in == (relay, chat_id) or any(
             origin.get("relay") == relay and origin.get("chat_id") == chat_id
             for origin in (envelope.origin for envelope in self.envelopes)
             if origin is not None
@@ -96,9 +98,11 @@ class Leases:
         self._by_id[held.lease_id] = self._by_lane[held.lane] = held
         return held
 
-    def started(self, held: HeldLease, *, turn_id: str, now_ms: int) -> None:
+    def started(
+        self, held: HeldLease, *, turn_id: str, speaks_in: tuple[str, str] | None, now_ms: int
+    ) -> None:
         """Note that its turn has begun."""
-        held.turn_id, held.started_at = turn_id, now_ms
+        held.turn_id, held.speaks_in, held.started_at = turn_id, speaks_in, now_ms
         self._by_turn[turn_id] = held
 
     def gone(self, held: HeldLease) -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from skep.broker.types import BrokerSettings
 from skep.foundation.rpc import CallError, Method
 from skep.identity import people
 from skep.wire.control import door, pump, tools
-from support.hive import Hive, open_hive, person_event
+from skep.wire.control.envelope import Lease
+from support.hive import Gateway, Hive, open_hive, person_event
+from support.waiting import MS, eventually
 
 MALFORMED: dict[str, object] = {
     "not an object": ["text"],
@@ -367,6 +371,65 @@ async def test_interrupt_cancels_exactly_that_session(hive: Hive) -> None:
     assert await interrupt() == 1
     await asyncio.sleep(0.02)
     assert len(concierge.cancels) == 1
+
+
+async def _by_command(gateway: Gateway, _lease: Lease) -> None:
+    await gateway.say("/stop", message_id="m-stop")
+
+
+async def _by_button(gateway: Gateway, lease: Lease) -> None:
+    args = door.InterruptArgs(relay="local", session_key=lease.session, chat_id="c-1")
+    assert (await gateway.caller.call(door.INTERRUPT, args)).cancelled == 1
+
+
+@pytest.mark.parametrize("stop", [_by_command, _by_button], ids=["command", "button"])
+@pytest.mark.parametrize("began", ["reminder", "answer"])
+async def test_stop_reaches_a_turn_that_no_message_of_a_person_began(
+    began: str, stop: Callable[[Gateway, Lease], Awaitable[None]]
+) -> None:
+    """What comes into the session of this chat may speak here; so it can be stopped from here."""
+    async with open_hive(settings=BrokerSettings(reminder_min_ms=10)) as hive:
+        gateway, concierge, scribe = await hive.gateway(), await hive.pump(), await hive.pump("scribe")
+        await gateway.say("hello")
+        asking, turn_id = await concierge.begin()
+        if began == "reminder":
+            await concierge.tool(turn_id, "remind", in_s=0.05, body="stretch")
+            await concierge.end(asking)
+        else:
+            await concierge.tool(turn_id, "ask", to="agent:scribe", question="how many?")
+            await concierge.end(asking)
+            await scribe.answer("four")
+        lease, _ = await concierge.begin()
+
+        await stop(gateway, lease)
+        renewed = await concierge.caller.call(
+            pump.RENEW, pump.RenewArgs(lease_id=lease.lease_id, fence=lease.fence)
+        )
+
+        assert (lease.envelopes[0].kind, renewed.cancel) == (began, "stopped")
+        assert [cancel.lease_id for cancel in concierge.cancels] == [lease.lease_id]
+
+
+async def test_stop_reaches_no_reminder_of_another_chat_or_person() -> None:
+    """Not from another chat, and not by another member of a group where each has a session of their own."""
+    async with open_hive(settings=BrokerSettings(reminder_min_ms=10)) as hive:
+        gateway, concierge = await hive.gateway(), await hive.pump()
+        group = {"chat_id": "g-1", "chat_type": "group"}
+        await gateway.say("hello", user_id="ada", **group)
+        asking, turn_id = await concierge.begin()
+        await concierge.tool(turn_id, "remind", in_s=0.05, body="stretch")
+        await concierge.end(asking)
+        lease, _ = await concierge.begin()
+
+        for number, place in enumerate(({"user_id": "bob", **group}, {"user_id": "ada"})):
+            await gateway.say("/stop", message_id=f"m-{number}", **place)
+        refused = [(await gateway.heard()).envelopes[0].body for _ in range(2)]
+        assert concierge.cancels == []
+        await gateway.say("/stop", message_id="m-own", user_id="ada", **group)
+        await eventually(lambda: concierge.cancels, within=500 * MS)
+
+        assert refused == ["Nothing is running here."] * 2
+        assert [cancel.lease_id for cancel in concierge.cancels] == [lease.lease_id]
 
 
 REFUSED_AT_DOOR: dict[str, tuple[Method[Any, Any], object]] = {

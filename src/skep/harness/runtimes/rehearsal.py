@@ -41,7 +41,7 @@ class Rehearsal:
         self._threads: Final[dict[str, deque[str]]] = {}
 
     async def run(self, turn: Turn) -> str | None:
-        """Answer each person's message, do what a reminder says, count words when asked."""
+        """Answer each person's message, say what a reminder is for (or do it), count words when asked."""
         head = turn.head
         if head.kind == "reminder":
             return await _carry_out_reminder(turn, head)
@@ -171,7 +171,7 @@ async def _what_is_waiting(turn: Turn, _: re.Match[str]) -> str:
     return "Waiting now:\n\n" + "\n".join(lines)
 
 
-async def _slow(turn: Turn, _: re.Match[str]) -> str:
+async def _slow(turn: Turn, _: re.Match[str] | None = None) -> str:
     turn.say("This answer takes its time; stop it whenever you like.\n\n")
     for number in range(1, _SLOW_WORDS + 1):
         await asyncio.sleep(_SLOW_WORD_S)
@@ -185,7 +185,13 @@ async def _carry_out_reminder(turn: Turn, head: Envelope) -> str | None:
     if found is None:
         return None
     whom, what = found["whom"], found["what"]
-    await turn.tool("send", to=whom, body=f"You asked me to remind you to {what}", idem=f"reminded:{head.id}")
+    said = f"You asked me to remind you to {what}"
+    is_slow = _SLOW.fullmatch(what) is not None
+    if is_slow:
+        said = f"{said}. I can do that myself and begin now; `/stop` stops me."
+    await turn.tool("send", to=whom, body=said, idem=f"reminded:{head.id}")
+    if is_slow:
+        await turn.tool("send", to=whom, body=await _slow(turn), idem=f"done:{head.id}")
     return f"Reminded {whom}."
 
 
@@ -234,6 +240,7 @@ def _request(pattern: str) -> re.Pattern[str]:
 
 
 _REMINDER: Final = re.compile(r"Remind (?P<whom>person:\d+) to (?P<what>.+)", re.DOTALL)
+_SLOW: Final = _request(r"(?:a )?slow(?: answer| one)?(?: please)?|count slowly.*")
 _SHOW_MESSAGES: Final = _request(r"show (?:me )?my messages")
 _REQUESTS: Final[tuple[tuple[re.Pattern[str], Act], ...]] = (
     (_request(r"(?:help|what can you do)"), _help),
@@ -243,5 +250,5 @@ _REQUESTS: Final[tuple[tuple[re.Pattern[str], Act], ...]] = (
     (_request(r"ask @?(?P<agent>[a-z][a-z0-9-]{0,31})(?:,| to)? (?P<question>.+)"), _ask),
     (_request(r"tell every(?:body|one)(?: that|:)? (?P<what>.+)"), _tell_everybody),
     (_request(r"what(?:'s| is) waiting"), _what_is_waiting),
-    (_request(r"(?:a )?slow(?: answer| one)?(?: please)?|count slowly.*"), _slow),
+    (_SLOW, _slow),
 )

@@ -138,7 +138,7 @@ class Door:
             _log.debug("event_accepted", outcome=accepted.outcome, message_id=accepted.message_id)
 
     async def interrupt(self, call: Call, args: wire.InterruptArgs) -> wire.InterruptResult:
-        """`door.interrupt`: stop the turn of exactly this session."""
+        """`door.interrupt`: stop what runs in exactly this session, also what a reminder began."""
         held = self._running(args.session_key, args.relay, args.chat_id)
         for lease in held:
             Leases.cancel(lease, "stopped")
@@ -157,7 +157,7 @@ class Door:
         )
 
     def _running(self, session: str, relay: str, chat_id: str) -> tuple[HeldLease, ...]:
-        """Return the turns of this session that a chat of this relay has begun."""
+        """Return the turns of this session that answer in this chat of this relay, whatever began them."""
         return tuple(
             held for held in self._calls.leases.of_session(session) if held.is_of_chat(relay, chat_id)
         )
