@@ -271,7 +271,7 @@ class DoorStub:
     asked: list[NextArgs] = field(default_factory=list[NextArgs])
     refuse_ended: list[str] = field(default_factory=list[str])
     listener: Listener | None = None
-    _leases: asyncio.Queue[Lease] = field(default_factory=asyncio.Queue[Lease])
+    _leases: asyncio.Queue[Lease | None] = field(default_factory=asyncio.Queue["Lease | None"])
     _connections: list[Connection] = field(default_factory=list[Connection])
 
     async def start(self) -> None:
@@ -299,6 +299,17 @@ class DoorStub:
         if self.listener is not None:
             await self.listener.close()
         self._connections.clear()
+
+    @property
+    def callers(self) -> int:
+        """How many connections there are now."""
+        return sum(connection.is_open for connection in self._connections)
+
+    def drain(self) -> None:
+        """Begin to stop: `pump.next` is told so, and nobody comes in any more."""
+        assert self.listener is not None
+        self.listener.refuse_callers()
+        self._leases.put_nowait(None)
 
     def give(self, *leases: Lease) -> None:
         """Let `pump.next` hand these out."""
@@ -330,9 +341,12 @@ class DoorStub:
 
     async def _next(self, call: Call, args: NextArgs) -> NextResult:
         self.asked.append(args)
-        leases = [await self._leases.get()]
+        if (lease := await self._leases.get()) is None:
+            raise RpcError("shutting_down", "the daemon is stopping")
+        leases = [lease]
         while len(leases) < args.lanes and not self._leases.empty():
-            leases.append(self._leases.get_nowait())
+            if (lease := self._leases.get_nowait()) is not None:
+                leases.append(lease)
         return NextResult(leases=tuple(leases))
 
     async def _started(self, call: Call, args: StartedArgs) -> Empty:

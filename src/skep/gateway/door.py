@@ -80,6 +80,11 @@ class Door:
         if self._caller is not None:
             self._caller.notify(method, args)
 
+    def hang_up(self) -> None:
+        """Leave a daemon that stops; the next one is dialled as ever."""
+        if self._caller is not None:
+            self._caller.close()
+
     async def run(self) -> None:
         """Keep the connection until cancelled."""
         backoff = Backoff()

@@ -8,6 +8,7 @@ answer's key makes a repeat harmless at a Skep connector.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from skep.foundation.log import get_logger
@@ -40,6 +41,8 @@ RENEW_EVERY_S: Final = 20.0
 REPORT_PATIENCE_S: Final = 60.0
 RELINK_PATIENCE_S: Final = 30.0
 """How long a message whose outcome is not known waits for the relay to come back, in seconds."""
+LEAVE_S: Final = 5.0
+"""How long what is on its way may take when the daemon stops, in seconds."""
 MAX_KEPT: Final = 1024
 
 AGAIN_CODES: Final = frozenset({"rate_limited", "transient", "account_down"})
@@ -102,7 +105,9 @@ class Outbox:
             try:
                 result = await self._door.call(NEXT, NextArgs(max=1, lanes=free))
             except (CallError, ConnectionLostError) as error:
-                if not is_worth_repeating(error):
+                if error.wire_code == "shutting_down":
+                    await self._leave()
+                elif not is_worth_repeating(error):
                     _log.error("leases_refused", code=error.code, problem=error.problem)
                 await asyncio.sleep(backoff.next_s())
                 continue
@@ -125,6 +130,14 @@ class Outbox:
     async def drain(self) -> None:
         """Wait until no lease is worked on."""
         await self._all_done.wait()
+
+    async def _leave(self) -> None:
+        """The daemon stops: end what is on its way while it still listens, then hang up."""
+        _log.info("daemon_stopping")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LEAVE_S):
+                await self.drain()
+        self._door.hang_up()
 
     async def _carry(self, lease: Lease) -> None:
         try:

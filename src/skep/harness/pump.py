@@ -112,7 +112,7 @@ class Pump:
         )
 
     async def _serve(self, caller: Caller, backoff: Backoff) -> None:
-        """Run turns until stopped; raises when the daemon refuses or goes away."""
+        """Run turns until this process or the daemon stops; raises when the daemon refuses or goes away."""
         setup = await caller.call(
             pump.HELLO,
             pump.HelloArgs(harness_id=self._harness_id, harness_version=__version__),
@@ -130,13 +130,13 @@ class Pump:
             if lost.done():
                 raise ConnectionLostError("the daemon hung up")
             taking.cancel()  # what it may still bring is given back when the socket closes
-            await self._finish()
+            await self._finish(lost)
         finally:
             for task in (taking, lost, stopped):
                 task.cancel()
 
     async def _take(self, caller: Caller, runtime: Runtime, setup: pump.HelloResult) -> None:
-        """Take leases for ever; what is refused for now is asked for again."""
+        """Take leases until the daemon stops; what is refused for now is asked for again."""
         backoff = Backoff()
         while True:
             try:
@@ -151,6 +151,9 @@ class Pump:
                     timeout_s=_WAIT_MS / 1000 + 10,
                 )
             except CallError as error:
+                if error.wire_code == "shutting_down":
+                    _log.info("daemon_stopping")
+                    return
                 if not _is_passing(error):
                     raise
                 _log.warning("mail_delayed", code=error.wire_code)
@@ -281,10 +284,14 @@ class Pump:
             if renewed.cancel is not None:
                 self._stop_work(lease.lease_id, renewed.cancel)
 
-    async def _finish(self) -> None:
-        """Let running turns end for a moment; what does not is redelivered at the next start."""
-        if self._running:
-            await asyncio.wait(set(self._running.values()), timeout=self._grace_s)
+    async def _finish(self, lost: asyncio.Task[None]) -> None:
+        """Let running turns end for a moment, while the daemon is there; what does not is redelivered."""
+        try:
+            async with asyncio.timeout(self._grace_s):
+                while self._running and not lost.done():
+                    await asyncio.wait({lost, *self._running.values()}, return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError:
+            return
 
     async def _abandon(self) -> None:
         tasks = list(self._running.values())

@@ -124,13 +124,18 @@ class Messages:
         self._tasks.spawn(self._sweep(), name="sweeps")
 
     async def drain(self, grace_s: float) -> None:
-        """Grant no more leases, and let running turns end for `grace_s`.
+        """Tell each pump that the daemon stops, and let what they have end for `grace_s`.
 
-        What runs on is cut off by `close` and redelivered at the next start: it is not told to stop,
-        because a turn that is stopped is over.
+        No caller is taken any more; those that are there can end and store what they have. What runs on is
+        cut off by `close` and redelivered at the next start: it is not told to stop, because a turn that is
+        stopped is over.
         """
+        self._calls.is_stopping = True
         for room in self._rooms.values():
-            room.pump.set_granting(granting=False)
+            room.refuse_pumps()
+        if self._door_listener is not None:
+            self._door_listener.refuse_callers()
+        self._relays.wake()
         await self._until_quiet(grace_s)
 
     async def close(self) -> None:
@@ -227,7 +232,7 @@ class Messages:
     async def _until_quiet(self, limit_s: float) -> None:
         try:
             async with asyncio.timeout(limit_s):
-                while any(held.agent is not None for held in self._leases.all()):
+                while len(self._leases):
                     await asyncio.sleep(0.02)
         except TimeoutError:
             return
@@ -274,6 +279,11 @@ class _AgentRoom:
         pump_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         await self._pump_listener.start(pump_path)
         await self._tool_listener.start(tool_path)
+
+    def refuse_pumps(self) -> None:
+        """Take no pump any more; the one that waits for leases hears at once why it gets none."""
+        self._pump_listener.refuse_callers()
+        self.pump.wake()
 
     async def close(self) -> None:
         """Close both."""

@@ -32,6 +32,9 @@ __all__ = ["AgentPump", "LeaseCalls"]
 
 T = TypeVar("T")
 
+_AGAIN_MS: Final = 1_000
+"""When another daemon may be there, in milliseconds."""
+
 _log = get_logger(part="pump")
 _holders: Final = count(1)
 
@@ -41,6 +44,10 @@ class LeaseCalls:
 
     Args:
         watch: Returns who is told of turns that end.
+
+    Attributes:
+        is_stopping: Once set, `pump.next` is answered `shutting_down`, and all else as ever: turns that run can
+            end and be stored. Whoever waits in it hears that when its `changed` is set.
     """
 
     def __init__(
@@ -59,6 +66,7 @@ class LeaseCalls:
         self.leases: Final = leases
         self.tasks: Final = tasks
         self.watch: Final = watch
+        self.is_stopping = False
 
     async def take(
         self,
@@ -70,9 +78,19 @@ class LeaseCalls:
         mailboxes: Callable[[], Sequence[str]],
         changed: asyncio.Event,
     ) -> wire.NextResult:
-        """Lease what is ready for `connection`, waiting as long as it wants to."""
+        """Lease what is ready for `connection`, waiting as long as it wants to.
+
+        Raises:
+            RpcError: `shutting_down`.
+        """
+
+        def granting() -> Sequence[str]:
+            if self.is_stopping:
+                raise RpcError("shutting_down", "the daemon is stopping", retry_after_ms=_AGAIN_MS)
+            return mailboxes()
+
         leases = await self.broker.next(
-            mailboxes,
+            granting,
             holder=holder_of(connection),
             wait_ms=args.wait_ms,
             burst=args.max,
@@ -263,6 +281,10 @@ class AgentPump:
     def set_granting(self, *, granting: bool) -> None:
         """Grant leases from now on, or stop."""
         self._granting = granting
+        self.wake()
+
+    def wake(self) -> None:
+        """Let a waiting `pump.next` look again."""
         self._changed.set()
 
     async def hello(self, call: Call, args: wire.HelloArgs) -> wire.HelloResult:

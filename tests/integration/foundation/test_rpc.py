@@ -95,7 +95,7 @@ class Service:
         return args
 
     async def fail(self, _call: Call, args: Number) -> Number:
-        """Fail in one of three ways."""
+        """Fail in one of the ways that there are."""
         raise _FAULTS[args.n]
 
     def now(self, _call: Call, args: Number) -> Number:
@@ -125,6 +125,7 @@ _FAULTS: dict[int, Exception] = {
     0: RpcError("conflict", "taken", hint="choose another", retry_after_ms=7),
     1: RefusedError("nothing there", code="hive.not_found"),
     2: ValueError("hunter2"),
+    99: RpcError("shutting_down", "the process is stopping", retry_after_ms=5),
 }
 
 
@@ -345,6 +346,20 @@ async def test_a_closed_listener_has_told_of_each_connection(service: Service, c
     await service.listener.close()
 
     assert service.gone == 1
+
+
+async def test_a_listener_that_refuses_callers_keeps_those_it_has(
+    service: Service, caller: Caller, tmp_path: Path
+) -> None:
+    """Who is there is answered as before, also that the process is stopping; who dials now finds nobody."""
+    service.listener.refuse_callers()
+    with pytest.raises(CallError) as raised:
+        await caller.call(FAIL, Number(n=99))
+    with pytest.raises(ConnectionLostError):
+        await connect(tmp_path / "s", role="test")
+
+    assert (raised.value.wire_code, raised.value.retry_after_ms) == ("shutting_down", 5)
+    assert await caller.call(ECHO, Number(n=7)) == Number(n=7)
 
 
 async def test_a_dial_that_is_given_up_hangs_up(tmp_path: Path) -> None:

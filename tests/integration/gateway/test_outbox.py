@@ -296,3 +296,26 @@ async def _succeed(site: Site) -> None:
     """Answer the first action late."""
     frame = next(frame for frame in site.relay.frames if isinstance(frame, Outbound))
     await site.relay.send(OutboundResult(request_id=frame.request_id, result=Result(success=True)))
+
+
+async def test_a_daemon_that_stops_is_left_when_what_is_on_its_way_has_ended(site: Site) -> None:
+    """The gateway takes no lease more, reports the one it has, hangs up, and finds the next daemon."""
+    site.relay.answer = lambda action: None
+    await site.start()
+    site.door.give(a_lease())
+    await eventually(lambda: len(site.relay.actions()) == 1)
+    site.door.drain()
+    await asyncio.sleep(100 * MS)
+    asked, stayed = len(site.door.asked), site.door.callers
+    site.relay.answer = lambda action: {"success": True, "message_id": "p"}
+    await site.relay.drop()
+    await eventually(lambda: site.door.callers == 0, within=5_000 * MS)
+    outcomes = [args.outcome for args in site.door.ended]
+    await site.door.stop()
+    await site.door.start()
+    site.door.give(a_lease(number=2))
+    await eventually(lambda: len(site.door.ended) == 2, within=10_000 * MS)
+
+    assert (stayed, outcomes) == (1, ["ok"])
+    assert asked == 2
+    assert len(site.door.asked) >= 3

@@ -27,7 +27,7 @@ class Daemon:
 
     def __init__(self, home: Home) -> None:
         self.home = home
-        self.leases: asyncio.Queue[Lease] = asyncio.Queue()
+        self.leases: asyncio.Queue[Lease | None] = asyncio.Queue()
         self.started: list[pump.StartedArgs] = []
         self.ended: list[pump.EndedArgs] = []
         self.progress: list[pump.ProgressArgs] = []
@@ -38,6 +38,7 @@ class Daemon:
         self.refuse_next: str | None = None
         self.refuse_renewal: str | None = None
         self.stop_at_once = False
+        self.asked = 0
         self.refuse_started: str | None = None
         self.refused = 0
         self.pumps: list[Connection] = []
@@ -78,6 +79,11 @@ class Daemon:
         self.leases.put_nowait(lease)
         return lease
 
+    def drain(self) -> None:
+        """Begin to stop: whoever asks for leases, or waits for one, is told."""
+        self.refuse_next = "shutting_down"
+        self.leases.put_nowait(None)
+
     def cancel(self, lease: Lease) -> None:
         """Ask for the turn of `lease` to stop."""
         self.pumps[-1].emit(pump.CANCEL, pump.Cancel(lease_id=lease.lease_id, reason="stop"))
@@ -93,6 +99,7 @@ class Daemon:
             )
 
         async def take(_call: Call, args: pump.NextArgs) -> pump.NextResult:
+            self.asked += 1
             if self.refuse_next is not None:
                 self.refused += 1
                 raise RpcError(self.refuse_next, "not now")
@@ -101,6 +108,8 @@ class Daemon:
                     lease = await self.leases.get()
             except TimeoutError:
                 return pump.NextResult()
+            if lease is None:
+                raise RpcError("shutting_down", "the daemon is stopping")
             if self.stop_at_once:  # it leaves right behind the answer, in the same write
                 asyncio.get_running_loop().call_soon(self.cancel, lease)
             return pump.NextResult(leases=(lease,))
@@ -420,6 +429,40 @@ async def test_a_stop_is_noticed_while_all_lanes_are_busy(daemon: Daemon) -> Non
         await eventually(lambda: runtime.runs == 2)
         await asyncio.sleep(0.05)
         stop.set()  # `running` gives it two seconds
+
+
+async def test_a_turn_ends_when_the_daemon_stops(daemon: Daemon, stop: asyncio.Event) -> None:
+    """Told `shutting_down`, the pump asks no more, tells the end of its turn, hangs up, and finds the next daemon."""
+    assert not stop.is_set()
+    slow = daemon.offer("slow")
+    await eventually(lambda: len(daemon.started) == 1, within=1_000 * MS)
+    daemon.drain()
+    await eventually(lambda: daemon.asked == 2, within=1_000 * MS)
+    await asyncio.sleep(0.2)
+    assert daemon.pumps[0].is_open
+    daemon.cancel(slow)
+    await eventually(lambda: len(daemon.ended) == 1, within=1_000 * MS)
+    await eventually(lambda: not daemon.pumps[0].is_open, within=1_000 * MS)
+    asked = daemon.asked
+    daemon.refuse_next = None
+    await daemon.restart()
+    daemon.offer("hello")
+    await eventually(lambda: len(daemon.ended) == 2, within=10_000 * MS)
+
+    assert asked == 2
+    assert daemon.ended[0].outcome == "cancelled"
+
+
+async def test_a_turn_that_does_not_end_is_cut_off_when_the_daemon_stops(daemon: Daemon) -> None:
+    """It is not said to have ended: it is redelivered. The pump hangs up when its time is over."""
+    runtime = Scripted(None)
+    async with running(daemon, runtime):
+        daemon.offer("hang")
+        await eventually(lambda: runtime.runs == 1)
+        daemon.drain()
+        await eventually(lambda: not daemon.pumps[0].is_open, within=1_000 * MS)
+
+        assert daemon.ended == []
 
 
 async def test_an_answer_over_the_limit_of_a_frame_is_cut(daemon: Daemon) -> None:

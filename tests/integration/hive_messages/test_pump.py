@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -239,7 +240,7 @@ async def test_no_more_lanes_than_the_agent_may_run(hive: Hive) -> None:
 
 
 async def test_no_lease_is_granted_until_it_may(hive: Hive) -> None:
-    """While a daemon waits for its harnesses, or drains, pumps get nothing."""
+    """While a daemon waits for its harnesses, pumps get nothing."""
     concierge = await hive.pump()
     hive.messages.set_granting("concierge", granting=False)
     await mail(hive, "hello")
@@ -265,7 +266,82 @@ async def test_drain_waits_for_turns_and_grants_nothing(hive: Hive) -> None:
     async with asyncio.timeout(1):
         await draining
 
-    assert await concierge.take(wait_ms=50) == []
+    assert await _refusal(concierge.take(wait_ms=50)) == "shutting_down"
+
+
+async def _refusal(call: Awaitable[object]) -> str:
+    with pytest.raises(CallError) as raised:
+        await call
+    return raised.value.wire_code
+
+
+async def test_a_drain_is_told_to_all_that_wait_for_leases(hive: Hive) -> None:
+    """Harness and gateway hear it at once, and again when they ask again; mail stays where it is."""
+    gateway, concierge = await hive.gateway(), await hive.pump()
+    waiting = [
+        asyncio.create_task(_refusal(gateway.take(wait_ms=30_000))),
+        asyncio.create_task(_refusal(concierge.take(wait_ms=30_000))),
+    ]
+    await asyncio.sleep(0.05)
+
+    await hive.messages.drain(10)
+    async with asyncio.timeout(1):
+        told = await asyncio.gather(*waiting)
+    await mail(hive, "hello")
+    stored = await gateway.say("hello")
+
+    assert told == ["shutting_down"] * 2
+    assert stored.outcome == "stored"
+    assert await _refusal(gateway.take(wait_ms=30_000)) == "shutting_down"
+    assert await _refusal(concierge.take(wait_ms=30_000)) == "shutting_down"
+    assert (await hive.broker.queues())["agent:concierge"].ready == 2
+
+
+async def test_what_runs_ends_and_is_stored_during_a_drain(hive: Hive) -> None:
+    """A turn may begin, go on and end, take more of its lane, and give back; so may what is said in a chat."""
+    gateway, concierge, scribe = await hive.gateway(), await hive.pump(), await hive.pump("scribe")
+    await gateway.say("hello")
+    await concierge.answer("hello yourself")
+    (saying,) = await gateway.take()
+    await mail(hive, "one", "two")
+    lease, turn_id = await concierge.begin()
+    await hive.broker.send(OPERATOR, Draft(to="agent:scribe", body="x", session="1"))
+    await hive.broker.send(OPERATOR, Draft(to="agent:scribe", body="y", session="2"))
+    begun, given_back = await scribe.take(lanes=2)
+    draining = asyncio.create_task(hive.messages.drain(10))
+    await eventually(lambda: hive.messages.is_busy("scribe"), within=500 * MS)
+
+    await scribe.start(begun)
+    renewed = await concierge.caller.call(
+        pump.RENEW, pump.RenewArgs(lease_id=lease.lease_id, fence=lease.fence)
+    )
+    more = await concierge.caller.call(
+        pump.MORE, pump.MoreArgs(lease_id=lease.lease_id, fence=lease.fence, max=5)
+    )
+    me = await concierge.tool(turn_id, "whoami")
+    nack = pump.NackArgs(lease_id=given_back.lease_id, fence=given_back.fence, reason="draining")
+    await scribe.caller.call(pump.NACK, nack)
+    assert (await concierge.end(lease, reply="noted")).released
+    assert (await scribe.end(begun, reply="noted")).released
+    await gateway.start(saying)
+    assert not draining.done()
+    assert (await gateway.end(saying, ids=("p-1",))).released
+    async with asyncio.timeout(1):
+        await draining
+
+    assert renewed.cancel is None
+    assert [envelope.body for envelope in more.envelopes] == ["two"]
+    assert me["name"] == "concierge"
+    assert (await hive.broker.queues())["agent:scribe"].ready == 1
+
+
+async def test_who_dials_during_a_drain_finds_nobody(hive: Hive) -> None:
+    """Neither harness nor gateway comes in again; they wait for the next daemon."""
+    await hive.messages.drain(0.05)
+
+    for path in (hive.home.door_socket, hive.home.pump_socket("concierge")):
+        with pytest.raises(ConnectionLostError):
+            await connect(path, role="late")
 
 
 async def test_rs_08_what_drain_cuts_off_is_not_lost(root: Path) -> None:

@@ -49,7 +49,7 @@ __all__ = ["Call", "Connection", "Handler", "Listener", "peer_credentials"]
 _log = get_logger(part="rpc")
 CLOSE_LIMIT_S: Final = 0.5
 """A caller has so long to read what was sent before a connection is closed, in seconds."""
-_CLOSING_CODES: Final = frozenset({"bad_frame", "proto_unsupported", "shutting_down"})
+_CLOSING_CODES: Final = frozenset({"bad_frame", "proto_unsupported"})
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,14 +136,18 @@ class Listener:
         self._server = await loop.create_unix_server(lambda: Connection(self), sock=sock, backlog=128)
         self._path = path
 
+    def refuse_callers(self) -> None:
+        """Take no new connections; those that are there go on."""
+        if self._server is not None:
+            self._server.close()
+
     async def close(self) -> None:
-        """Refuse new requests, close each connection, and remove the socket file.
+        """Take no new connections, close each that is there, and remove the socket file.
 
         When it returns, each connection is gone and `on_close` was told of it.
         """
         self.is_closing = True
-        if self._server is not None:
-            self._server.close()
+        self.refuse_callers()
         for connection in list(self.connections):
             connection.close()
         await self.tasks.close()
@@ -262,7 +266,7 @@ class Connection(asyncio.Protocol):
     def _take(self, frame: bytes) -> None:
         listener = self._listener
         request = listener.table.read(frame) if self._is_greeted else None
-        if request is None or listener.is_closing or self._in_flight >= listener.in_flight:
+        if request is None or self._in_flight >= listener.in_flight:
             self._take_odd(decode_request(frame))
         else:
             call = Call(connection=self, session=request.s, proof=request.p)
@@ -270,9 +274,7 @@ class Connection(asyncio.Protocol):
 
     def _take_odd(self, request: Request) -> None:
         """Take what is not an ordinary request, or comes at the wrong time; say what is wrong with it."""
-        if self._listener.is_closing:
-            self._refuse(request.i, "shutting_down", "the process is stopping", retry_after_ms=1_000)
-        elif not self._is_greeted:
+        if not self._is_greeted:
             self._greet(request)
         elif (method := self._listener.table.methods.get(request.m)) is None:
             self._refuse(request.i, "unknown_method", f"no method `{request.m[:64]}` on this socket")

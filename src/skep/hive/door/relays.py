@@ -102,6 +102,11 @@ class Relays:
         )
         self._hub.subscribe(link)
 
+    def wake(self) -> None:
+        """Let each waiting `pump.next` look again."""
+        for link in self._links.values():
+            link.changed.set()
+
     def gone(self, connection: Connection) -> None:
         """The gateway's connection is closed."""
         link = self._links.pop(connection, None)
