@@ -25,7 +25,7 @@ from skep.hive.ports import Agents
 from skep.identity.people import Person, account_of, resolve
 from skep.store.ports import HiveTx, Row
 from skep.wire.control.door import AcceptResult
-from skep.wire.relay.event import MessageEvent, context_text
+from skep.wire.relay.event import MessageEvent, PromptResponse, context_text
 
 __all__ = ["Arrival", "accept_all", "intake_key", "refuse"]
 
@@ -75,38 +75,20 @@ def accept_all(rules: Rules, agents: Agents, tx: HiveTx, arrivals: Sequence[Arri
     known: dict[IntakeKey, str | None] = {
         IntakeKey(event, place): message for event, place, message in tx.many("intake_known", keys)
     }
-    post = ops.Post(tx, rules)
+    batch = _Batch(tx, rules, agents, ops.Post(tx, rules))
     taken: list[tuple[IntakeKey, AcceptResult]] = []
     results: list[AcceptResult] = []
     for arrival in arrivals:
         if arrival.key in known:
             accepted = AcceptResult(outcome="duplicate", message_id=known[arrival.key])
         else:
-            accepted = _accept(tx, rules, agents, arrival, post)
+            accepted = batch.accept(arrival)
             known[arrival.key] = accepted.message_id
             taken.append((arrival.key, accepted))
         results.append(accepted)
-    post.flush()
+    batch.post.flush()
     people.keep_intake(tx, rules, taken)
     return results
-
-
-def _accept(tx: HiveTx, rules: Rules, agents: Agents, arrival: Arrival, post: ops.Post) -> AcceptResult:
-    event = arrival.event
-    account = account_of(event.source)
-    if account is None:
-        return _refuse(tx, rules, arrival, "the event names no author")
-    person = resolve(tx, account, name=event.source.user_name, at=rules.time.stamp())
-    if person.is_blocked:
-        return _refuse(tx, rules, arrival, "the person is blocked")
-    chat = people.see_chat(tx, rules, _seen(arrival, person))
-    return _handle(tx, rules, agents, arrival, chat, person, post)
-
-
-def _refuse(tx: HiveTx, rules: Rules, arrival: Arrival, reason: str) -> AcceptResult:
-    event = as_text(arrival.raw)
-    people.keep_refused(tx, rules, arrival.key, relay=arrival.relay, event=event, reason=reason)
-    return AcceptResult(outcome="refused", reason=reason)
 
 
 def refuse(
@@ -127,130 +109,158 @@ def as_text(event: msgspec.Raw) -> str:
     return bytes(event).decode("utf-8", "replace")
 
 
-def _handle(
-    tx: HiveTx,
-    rules: Rules,
-    agents: Agents,
-    arrival: Arrival,
-    chat: Chat,
-    person: Person,
-    post: ops.Post,
-) -> AcceptResult:
-    event = arrival.event
-    if event.message_type == "deleted":
-        return AcceptResult(outcome="handled")
-    if event.prompt_response is not None:
-        post.flush()
-        return _answer_prompt(tx, rules, arrival, chat, person)
-    if arrival.command is not None:
-        text = run_command(
-            tx,
-            arrival.command,
-            agents=agents,
-            chat=chat,
-            person=person,
-            name=event.source.user_name,
-            runs=arrival.runs,
-        )
-        return _say(tx, rules, arrival, chat, person, text)
-    if (asked := _asked_by_reply(tx, arrival, chat, person)) is not None:
-        post.flush()
-        return _answer(tx, rules, arrival, chat, person, *asked)
-    return _store(tx, rules, agents, arrival, chat, person, post)
+class _Batch(msgspec.Struct, frozen=True):
+    """What events that are taken together have in common.
 
-
-def _store(
-    tx: HiveTx,
-    rules: Rules,
-    agents: Agents,
-    arrival: Arrival,
-    chat: Chat,
-    person: Person,
-    post: ops.Post,
-) -> AcceptResult:
-    """Hand the message to the agent that it is for."""
-    event = arrival.event
-    agent, text = _agent_and_text(agents, chat, event.text)
-    card = agents.get(agent)
-    if card is None or not admits(card, person):
-        return _say(tx, rules, arrival, chat, person, f"**{agent}** does not take messages from you.")
-    body, missing = cut_body(_with_context(event, text))
-    draft = Draft(
-        to=f"agent:{agent}",
-        body=body,
-        session=arrival.session,
-        in_reply_to=_replied_to(tx, chat, event),
-        origin=_origin(arrival, chat),
-        chat=chat.id,
-        platform_id=event.message_id,
-        quiet_ms=arrival.quiet_ms,
-    )
-    try:
-        sent = post.send(Actor(principal=person.principal, role="person"), draft)
-    except NotAllowedError:
-        return _say(tx, rules, arrival, chat, person, f"**{agent}** does not take messages from you.")
-    if missing:
-        note = f"Your message was too long: the last {missing} bytes of it were cut."
-        _tell(tx, rules, chat, person, note, answers=())
-    return AcceptResult(outcome="stored", message_id=sent.id)
-
-
-def _answer_prompt(tx: HiveTx, rules: Rules, arrival: Arrival, chat: Chat, person: Person) -> AcceptResult:
-    """A pressed button answers the ask that it belongs to."""
-    response = arrival.event.prompt_response
-    assert response is not None
-    mark, _, number = response.prompt_id.partition(".")
-    is_ours = mark == hashlib.sha256(arrival.relay.encode()).hexdigest()[:4] and _BASE_36.fullmatch(number)
-    ask = tx.one("door_ask_of_delivery", int(number, 36)) if is_ours else None
-    if ask is None or ask[1] != person.principal:
-        return _say(tx, rules, arrival, chat, person, "There is no such question to you.")
-    chosen = _chosen(_choices(ask), response.option_id) or response.label or response.option_id
-    return _answer(tx, rules, arrival, chat, person, ask[0], chosen)
-
-
-def _asked_by_reply(tx: HiveTx, arrival: Arrival, chat: Chat, person: Person) -> tuple[str, str] | None:
-    """Return the ask that the text answers, and with what.
-
-    A reply to a question answers it; so does a number or a label, the newest one with choices.
+    Attributes:
+        post: Messages that are written together at the end; flushed before anything that must come after them.
     """
-    if not asks.has_open(tx, person.principal):
-        return None
-    text = arrival.event.text.strip()
-    replied = _replied_to(tx, chat, arrival.event)
-    ask = tx.one("door_ask", replied) if replied is not None else None
-    if ask is not None and ask[1:3] == (person.principal, "open"):
-        return ask[0], _chosen(_choices(ask), text) or text
-    ask = tx.one("door_newest_ask", person.principal, chat.id) if len(text) <= _LABEL_MAX else None
-    if ask is None or (chosen := _chosen(_choices(ask), text)) is None:
-        return None
-    return ask[0], chosen
+
+    tx: HiveTx
+    rules: Rules
+    agents: Agents
+    post: ops.Post
+
+    def accept(self, arrival: Arrival) -> AcceptResult:
+        """Take one event that did not come before."""
+        tx, rules, source = self.tx, self.rules, arrival.event.source
+        account = account_of(source)
+        if account is None:
+            return self._refuse(arrival, "the event names no author")
+        person = resolve(tx, account, name=source.user_name, at=rules.time.stamp())
+        if person.is_blocked:
+            return self._refuse(arrival, "the person is blocked")
+        chat = people.see_chat(tx, rules, _seen(arrival, person))
+        return _Heard(self, arrival, chat, person).handle()
+
+    def _refuse(self, arrival: Arrival, reason: str) -> AcceptResult:
+        event = as_text(arrival.raw)
+        people.keep_refused(self.tx, self.rules, arrival.key, relay=arrival.relay, event=event, reason=reason)
+        return AcceptResult(outcome="refused", reason=reason)
 
 
-def _answer(
-    tx: HiveTx, rules: Rules, arrival: Arrival, chat: Chat, person: Person, ask_id: str, text: str
-) -> AcceptResult:
-    body, _ = cut_body(text)
-    actor = Actor(principal=person.principal, role="person")
-    said = arrival.event.message_id
-    try:
-        sent = asks.answer(tx, rules, actor, ask_id, body, chat=chat.id, platform_id=said)
-    except (ClosedError, NotFoundError):
-        return _say(tx, rules, arrival, chat, person, "That question is closed already.")
-    return AcceptResult(outcome="handled", message_id=sent.id)
+class _Heard(msgspec.Struct, frozen=True):
+    """An event of a person who may write, in a chat."""
 
+    batch: _Batch
+    arrival: Arrival
+    chat: Chat
+    person: Person
 
-def _say(tx: HiveTx, rules: Rules, arrival: Arrival, chat: Chat, person: Person, text: str) -> AcceptResult:
-    """Answer the event itself, without a turn."""
-    message_id = arrival.event.message_id
-    said = _tell(tx, rules, chat, person, text, answers=(message_id,) if message_id else ())
-    return AcceptResult(outcome="handled", message_id=said)
+    def handle(self) -> AcceptResult:
+        """Do what the event says: answer an ask, run a command, or tell an agent."""
+        event = self.arrival.event
+        if event.message_type == "deleted":
+            return AcceptResult(outcome="handled")
+        if event.prompt_response is not None:
+            return self._answer_prompt(event.prompt_response)
+        if self.arrival.command is not None:
+            return self._run(self.arrival.command)
+        if (asked := self._asked_by_reply()) is not None:
+            return self._answer(*asked)
+        return self._store()
 
+    def _run(self, command: Command) -> AcceptResult:
+        text = run_command(
+            self.batch.tx,
+            command,
+            agents=self.batch.agents,
+            chat=self.chat,
+            person=self.person,
+            name=self.arrival.event.source.user_name,
+            runs=self.arrival.runs,
+        )
+        return self._say(text)
 
-def _tell(
-    tx: HiveTx, rules: Rules, chat: Chat, person: Person, text: str, *, answers: tuple[str, ...]
-) -> str:
-    draft = Draft(to=person.principal, body=text, kind="system", chat=chat.id, answers=answers)
-    return ops.send(tx, rules, SYSTEM, draft).id
+    def _store(self) -> AcceptResult:
+        """Hand the message to the agent that it is for."""
+        arrival, chat, event = self.arrival, self.chat, self.arrival.event
+        agent, text = _agent_and_text(self.batch.agents, chat, event.text)
+        card = self.batch.agents.get(agent)
+        if card is None or not admits(card, self.person):
+            return self._say(f"**{agent}** does not take messages from you.")
+        body, missing = cut_body(_with_context(event, text))
+        draft = Draft(
+            to=f"agent:{agent}",
+            body=body,
+            session=arrival.session,
+            in_reply_to=self._replied_to(),
+            origin=_origin(arrival, chat),
+            chat=chat.id,
+            platform_id=event.message_id,
+            quiet_ms=arrival.quiet_ms,
+        )
+        try:
+            sent = self.batch.post.send(self._actor(), draft)
+        except NotAllowedError:
+            return self._say(f"**{agent}** does not take messages from you.")
+        if missing:
+            self._tell(f"Your message was too long: the last {missing} bytes of it were cut.", answers=())
+        return AcceptResult(outcome="stored", message_id=sent.id)
+
+    def _answer_prompt(self, response: PromptResponse) -> AcceptResult:
+        """A pressed button answers the ask that it belongs to."""
+        mark, _, number = response.prompt_id.partition(".")
+        relay = self.arrival.relay
+        is_ours = mark == hashlib.sha256(relay.encode()).hexdigest()[:4] and _BASE_36.fullmatch(number)
+        ask = self.batch.tx.one("door_ask_of_delivery", int(number, 36)) if is_ours else None
+        if ask is None or ask[1] != self.person.principal:
+            return self._say("There is no such question to you.")
+        chosen = _chosen(_choices(ask), response.option_id) or response.label or response.option_id
+        return self._answer(ask[0], chosen)
+
+    def _asked_by_reply(self) -> tuple[str, str] | None:
+        """Return the ask that the text answers, and with what.
+
+        A reply to a question answers it; so does a number or a label, the newest one with choices.
+        """
+        tx, principal = self.batch.tx, self.person.principal
+        if not asks.has_open(tx, principal):
+            return None
+        text = self.arrival.event.text.strip()
+        replied = self._replied_to()
+        ask = tx.one("door_ask", replied) if replied is not None else None
+        if ask is not None and ask[1:3] == (principal, "open"):
+            return ask[0], _chosen(_choices(ask), text) or text
+        ask = tx.one("door_newest_ask", principal, self.chat.id) if len(text) <= _LABEL_MAX else None
+        if ask is None or (chosen := _chosen(_choices(ask), text)) is None:
+            return None
+        return ask[0], chosen
+
+    def _answer(self, ask_id: str, text: str) -> AcceptResult:
+        body, _ = cut_body(text)
+        self.batch.post.flush()
+        try:
+            sent = asks.answer(
+                self.batch.tx,
+                self.batch.rules,
+                self._actor(),
+                ask_id,
+                body,
+                chat=self.chat.id,
+                platform_id=self.arrival.event.message_id,
+            )
+        except (ClosedError, NotFoundError):
+            return self._say("That question is closed already.")
+        return AcceptResult(outcome="handled", message_id=sent.id)
+
+    def _say(self, text: str) -> AcceptResult:
+        """Answer the event itself, without a turn."""
+        message_id = self.arrival.event.message_id
+        said = self._tell(text, answers=(message_id,) if message_id else ())
+        return AcceptResult(outcome="handled", message_id=said)
+
+    def _tell(self, text: str, *, answers: tuple[str, ...]) -> str:
+        draft = Draft(to=self.person.principal, body=text, kind="system", chat=self.chat.id, answers=answers)
+        return ops.send(self.batch.tx, self.batch.rules, SYSTEM, draft).id
+
+    def _replied_to(self) -> str | None:
+        """Return our message that the event replies to."""
+        replied = self.arrival.event.reply_to_message_id
+        return None if replied is None else people.answered_message(self.batch.tx, self.chat.id, replied)
+
+    def _actor(self) -> Actor:
+        return Actor(principal=self.person.principal, role="person")
 
 
 def _agent_and_text(agents: Agents, chat: Chat, text: str) -> tuple[str, str]:
@@ -268,12 +278,6 @@ def _with_context(event: MessageEvent, text: str) -> str:
     if context is None or len(context.encode()) + len(body.encode()) + 2 > MAX_BODY_BYTES:
         return body
     return f"{context}\n\n{body}"
-
-
-def _replied_to(tx: HiveTx, chat: Chat, event: MessageEvent) -> str | None:
-    if event.reply_to_message_id is None:
-        return None
-    return people.answered_message(tx, chat.id, event.reply_to_message_id)
 
 
 def _seen(arrival: Arrival, person: Person) -> ChatSeen:
