@@ -6,23 +6,19 @@ can have read. A key that is written out is refused, and not repeated.
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from skep.foundation.private_files import MAX_CREDENTIAL_BYTES, read_private
 from skep.foundation.secret import Secret
 from skep.providers.problems import ProviderError, usage
 
 __all__ = ["check_key", "check_key_place", "read_key"]
 
-_MAX_BYTES: Final = 65_536
 _ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]+")
-_OTHERS: Final = 0o026
-"""Others may not read it; the group and others may not write it."""
 _FORM: Final = "name where the key lies: `env:NAME` or `file:PATH`"
 
 
@@ -57,7 +53,7 @@ def read_key(place: str, *, environ: Mapping[str, str], root: Path) -> Secret:
         return check_key(Secret(rest, text))
     path = root / Path(rest).expanduser()
     try:
-        lines = _read_private(path).decode("utf-8").splitlines()
+        lines = _read(path).decode("utf-8").splitlines()
     except UnicodeDecodeError:
         lines = ["", ""]
     if len(lines) > 1:
@@ -80,29 +76,10 @@ def check_key(secret: Secret) -> Secret:
     return secret
 
 
-def _read_private(path: Path) -> bytes:
+def _read(path: Path) -> bytes:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    except FileNotFoundError as exc:
-        raise ProviderError("auth", f"`{path}` is not there", hint="write the key to it, mode 0600") from exc
-    except OSError as exc:
-        raise ProviderError("unsafe_target", f"`{path}` cannot be opened: {exc.strerror}") from exc
-    try:
-        about = os.fstat(fd)
-        mode = stat.S_IMODE(about.st_mode)
-        if not stat.S_ISREG(about.st_mode):
-            raise ProviderError("unsafe_target", f"`{path}` is not a regular file")
-        if about.st_uid not in {0, os.geteuid()}:
-            raise ProviderError("unsafe_target", f"`{path}` belongs to somebody else")
-        if mode & _OTHERS:
-            raise ProviderError(
-                "unsafe_target",
-                f"`{path}` has mode {mode:04o}: others can read or write it",
-                hint=f"run `chmod 0600 {path}`, and renew the key",
-            )
-        data = os.read(fd, _MAX_BYTES + 1)
-    finally:
-        os.close(fd)
-    if len(data) > _MAX_BYTES:
-        raise usage(f"`{path}` is over {_MAX_BYTES} bytes", hint="write the key alone, on one line")
-    return data
+        return read_private(path, max_bytes=MAX_CREDENTIAL_BYTES, refused=ProviderError)
+    except ProviderError as error:
+        if error.outcome != "not_found":
+            raise
+        raise ProviderError("auth", error.problem, hint="write the key to it, mode 0600") from error

@@ -12,7 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from skep.secrets.files import read_private
+from skep.foundation.private_files import read_private
+from skep.secrets.problems import SecretError
 
 __all__ = ["KEY_BYTES", "fingerprint_key"]
 
@@ -44,5 +45,5 @@ def fingerprint_key(path: Path) -> tuple[bytes, bool]:
                 fresh.unlink()
     if not path.exists():
         return secrets.token_bytes(KEY_BYTES), False
-    key = read_private(path, max_bytes=KEY_BYTES, forbidden=0o077)
+    key = read_private(path, max_bytes=KEY_BYTES, forbidden=0o077, refused=SecretError)
     return (key, True) if len(key) == KEY_BYTES else (secrets.token_bytes(KEY_BYTES), False)

@@ -15,12 +15,12 @@ from typing import Any, Final, Literal, Self, cast
 
 import msgspec
 
+from skep.foundation.private_files import read_private
 from skep.foundation.redaction import Redactor
 from skep.foundation.secret import Secret
 from skep.secrets.backend import Fetched, Presence, Probe
 from skep.secrets.credentials import Credential
 from skep.secrets.dialects import parse_dotenv
-from skep.secrets.files import read_private
 from skep.secrets.manifest import AgeStore, EnvStore, FileStore, SopsStore
 from skep.secrets.problems import SecretError, usage
 from skep.secrets.reference import Reference
@@ -132,7 +132,8 @@ class Local:
             case SopsStore():
                 return self._parsed(await self._run_sops(store), "json")
             case FileStore():
-                return self._parsed(read_private(Path(store.path), max_bytes=MAX_STORE_BYTES), store.format)
+                data = read_private(Path(store.path), max_bytes=MAX_STORE_BYTES, refused=SecretError)
+                return self._parsed(data, store.format)
             case AgeStore():
                 return self._parsed(self._decrypt(store), store.format)
 
@@ -153,7 +154,7 @@ class Local:
         except ImportError as exc:
             raise usage("age files need the library `pyrage`", hint="pip install 'skep[secrets]'") from exc
         # What is encrypted may be read by anybody; only its content is checked.
-        data = read_private(Path(store.path), max_bytes=MAX_STORE_BYTES, forbidden=0o022)
+        data = read_private(Path(store.path), max_bytes=MAX_STORE_BYTES, forbidden=0o022, refused=SecretError)
         identity = cast("Credential", self._credential)
         lines = [line.strip() for line in identity.secret.reveal().splitlines()]
         try:

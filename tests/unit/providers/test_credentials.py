@@ -36,6 +36,7 @@ def test_key_is_read_from_environment_and_file(tmp_path: Path) -> None:
 
 REFUSED = {
     "missing variable": ("env:NOT_THERE", b"", 0o600, "auth"),
+    "missing file": ("file:not-there", b"", 0o600, "auth"),
     "empty": ("", b"", 0o600, "auth"),
     "two lines": ("", b"one\ntwo\n", 0o600, "usage"),
     "BOM": ("", b"\xef\xbb\xbfkey", 0o600, "auth"),
