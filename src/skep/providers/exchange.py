@@ -11,20 +11,18 @@ import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import httpx
 
-from skep import __version__
 from skep.foundation.clock import Clock
+from skep.foundation.outbound import as_request_id, is_encoded, make_client, why_unreached
 from skep.foundation.secret import Secret
 from skep.providers.answers import Answer, Transport
 from skep.providers.dialects import Dialect
 from skep.providers.endpoint import Endpoint, Limits
 
 __all__ = ["Event", "EventReader", "Exchange", "Streamed"]
-
-_REQUEST_ID: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -69,15 +67,12 @@ class Exchange:
         self._dialect = dialect
         self._limits = limits
         self._clock = clock
-        self._client = httpx.AsyncClient(
-            verify=ssl.create_default_context(),
-            trust_env=False,
-            follow_redirects=False,
+        self._client = make_client(
+            trust=ssl.create_default_context(),
             timeout=httpx.Timeout(limits.first_byte_s, connect=limits.connect_s),
             # A server may close a connection that lies idle just as the next question goes out on it, and nothing
             # here is asked twice: each question has a connection of its own.
             limits=httpx.Limits(max_keepalive_connections=0),
-            headers={"user-agent": f"skep/{__version__}", "accept-encoding": "identity"},
         )
 
     async def __aenter__(self) -> Self:
@@ -132,7 +127,7 @@ class Exchange:
                 got.transport = "connection"
             got.is_cut = True
         except httpx.TransportError as exc:
-            got.transport = _why(exc)
+            got.transport = why_unreached(exc)
         except _TooLongError:
             got.is_cut = True
         except (httpx.InvalidURL, UnicodeError):
@@ -151,7 +146,7 @@ class Exchange:
         return Streamed(answer=answer, events=tuple(reader.events), is_broken=reader.is_broken)
 
     async def _read(self, response: httpx.Response, got: _Got, reader: EventReader | None) -> None:
-        if response.headers.get("content-encoding", "identity") != "identity":
+        if is_encoded(response):
             got.is_cut = True
             return
         loop = asyncio.get_running_loop()
@@ -215,18 +210,4 @@ def _content_type(got: _Got) -> str:
 
 
 def _request_id(headers: httpx.Headers) -> str | None:
-    for name in ("x-request-id", "request-id"):
-        found = headers.get(name, "")
-        if 0 < len(found) <= 64 and _REQUEST_ID.issuperset(found):
-            return found
-    return None
-
-
-def _why(error: httpx.TransportError) -> Transport:
-    """Return which part of reaching the endpoint failed."""
-    text = str(error).lower()
-    if "certificate" in text or "ssl" in text or "tls" in text:
-        return "tls"
-    if "name or service" in text or "getaddrinfo" in text or "name resolution" in text or "nodename" in text:
-        return "name"
-    return "connection"
+    return as_request_id(headers.get("x-request-id")) or as_request_id(headers.get("request-id"))

@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 import httpx
 import msgspec
 
-from skep import __version__
 from skep.foundation.exits import Outcome
+from skep.foundation.outbound import Unreached, as_request_id, is_encoded, make_client, why_unreached
 from skep.foundation.redaction import Redactor
 from skep.secrets.manifest import NetworkStore
 from skep.secrets.problems import SecretError, usage
@@ -29,7 +29,11 @@ __all__ = ["MAX_ANSWER_BYTES", "Answer", "StoreClient"]
 MAX_ANSWER_BYTES: Final = 1_048_576
 RATE_TRIES: Final = 3
 MAX_RETRY_AFTER_S: Final = 30.0
-_REQUEST_ID: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
+_UNREACHED: Final[Mapping[Unreached, str]] = {
+    "tls": "its certificate or TLS is not acceptable",
+    "name": "its name cannot be resolved",
+    "connection": "it cannot be reached",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -55,13 +59,8 @@ class StoreClient:
         self.redactor: Final = redactor
         self._timeout_s = store.timeout_s
         self._base = store.site.rstrip("/")
-        self._client = httpx.AsyncClient(
-            verify=_trust(store),
-            trust_env=False,
-            follow_redirects=False,
-            timeout=store.timeout_s,
-            limits=httpx.Limits(max_connections=4),
-            headers={"user-agent": f"skep/{__version__}", "accept-encoding": "identity"},
+        self._client = make_client(
+            trust=_trust(store), timeout=store.timeout_s, limits=httpx.Limits(max_connections=4)
         )
 
     async def __aenter__(self) -> Self:
@@ -146,7 +145,9 @@ class StoreClient:
                 else ("malformed", "the answer is cut")
             )
         except httpx.TransportError as exc:
-            failed = ("network", "the connection broke") if status else ("network", _why(exc))
+            failed = (
+                ("network", "the connection broke") if status else ("network", _UNREACHED[why_unreached(exc)])
+            )
         except _TooLongError:
             failed = "malformed", f"the answer is over {MAX_ANSWER_BYTES} bytes"
         except _EncodedError:
@@ -175,7 +176,7 @@ class _EncodedError(Exception):
 
 
 async def _read(response: httpx.Response) -> bytes:
-    if response.headers.get("content-encoding", "identity") != "identity":
+    if is_encoded(response):
         raise _EncodedError
     data = bytearray()
     async for part in response.aiter_raw():
@@ -194,10 +195,7 @@ def _object(data: bytes) -> tuple[dict[str, Any], bool]:
 
 
 def _request_id(fields: Mapping[str, Any], headers: httpx.Headers) -> str | None:
-    found = fields.get("reqId") or fields.get("request_id") or headers.get("x-request-id")
-    if isinstance(found, str) and 0 < len(found) <= 64 and _REQUEST_ID.issuperset(found):
-        return found
-    return None
+    return as_request_id(fields.get("reqId") or fields.get("request_id") or headers.get("x-request-id"))
 
 
 def _retry_after(headers: httpx.Headers) -> float:
@@ -208,16 +206,6 @@ def _retry_after(headers: httpx.Headers) -> float:
 def _said(fields: Mapping[str, Any]) -> str:
     said = fields.get("message") or fields.get("errors") or fields.get("error") or ""
     return said if isinstance(said, str) else msgspec.json.encode(said).decode()
-
-
-def _why(error: httpx.TransportError) -> str:
-    """Say which part of reaching the store failed, in our words."""
-    text = str(error).lower()
-    if "certificate" in text or "ssl" in text or "tls" in text:
-        return "its certificate or TLS is not acceptable"
-    if "name or service" in text or "getaddrinfo" in text or "name resolution" in text or "nodename" in text:
-        return "its name cannot be resolved"
-    return "it cannot be reached"
 
 
 def _trust(store: NetworkStore) -> ssl.SSLContext:
