@@ -14,7 +14,15 @@ import typer
 
 from skep.foundation.errors import SettingError, SkepError
 
-__all__ = ["NotReachableError", "make_app", "print_error", "print_json", "run_app", "run_async"]
+__all__ = [
+    "NotReachableError",
+    "json_text",
+    "make_app",
+    "print_error",
+    "print_json",
+    "run_app",
+    "run_async",
+]
 
 T = TypeVar("T")
 
@@ -71,8 +79,13 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
 
 def print_json(value: object) -> None:
     """Print `value`, an object, with the version of its shape."""
+    sys.stdout.write(json_text(value))
+
+
+def json_text(value: object) -> str:
+    """Return what `print_json` prints."""
     fields = {"schema": 1, **_plain(value)}
-    sys.stdout.write(json.dumps(fields, ensure_ascii=False, indent=2) + "\n")
+    return json.dumps(fields, ensure_ascii=False, indent=2) + "\n"
 
 
 def _plain(value: Any) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import os
 import sys
 from collections.abc import Mapping
@@ -15,11 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from skep.cli.output import make_app, print_json, run_app, run_async
+from skep.cli.guarded import GuardedOutput
+from skep.cli.output import make_app, run_async
 from skep.foundation.clock import SYSTEM_CLOCK
-from skep.foundation.exits import ClassifiedError
-from skep.foundation.hardening import forbid_core_dumps
-from skep.foundation.redaction import Redactor, is_secret_like
 from skep.foundation.secret import Secret
 from skep.foundation.settings import ProviderSettings, default_home, load
 from skep.providers.credentials import check_key, check_key_place, read_key
@@ -44,10 +41,7 @@ _Model = Annotated[str | None, typer.Option("--model", metavar="NAME", help="Nam
 _ApiName = Annotated[str | None, typer.Option("--api", help="Protocol: openai or anthropic")]
 
 
-class _Run:
-    """What one run of the command holds: the redactor of everything that it says."""
-
-    redactor = Redactor()
+_out: Final = GuardedOutput()
 
 
 @app.callback()
@@ -95,9 +89,9 @@ def add(
     }
     write_provider(home.config, name, fields, replace=replace_it)
     if as_json:
-        _say_json({"name": name, **fields, "file": str(home.config)})
+        _out.say_json({"name": name, **fields, "file": str(home.config)})
         return
-    _say(f"{name}: {fields['base_url']} in {home.config}\n")
+    _out.say(f"{name}: {fields['base_url']} in {home.config}\n")
     hint = f"skep provider test {name}" + ("" if model else " --model MODEL")
     sys.stderr.write(f"Find out what it can do: {hint}\n")
 
@@ -120,11 +114,11 @@ def list_providers(*, as_json: _AsJson = False) -> None:
             }
             for name, row in rows.items()
         ]
-        _say_json({"providers": providers})
+        _out.say_json({"providers": providers})
         return
     for name, row in rows.items():
         key = _shown_key(row.key)
-        _say(
+        _out.say(
             f"{name:<16} {row.api:<10} {row.model or '-':<24} {_shown_url(row.base_url) or '-':<40}"
             f" {'no key' if key is None else key}\n"
         )
@@ -192,7 +186,7 @@ def smoke(
 
     endpoint = _endpoint(name, base_url=base_url, model=model, key_ref=key_ref, api=api, manifest=manifest)
     if endpoint.sends_key_in_clear:
-        _warn("the key goes over the network in clear: use https")
+        _out.tell("warning: the key goes over the network in clear: use https\n")
     required = None if require is None else requirements(require)
     wanted = frozenset(CHECKS) - ON_REQUEST if checks is None else check_names(checks)
     wanted |= frozenset(required or {})
@@ -219,20 +213,7 @@ def smoke(
 
 def run(name: str, words: list[str]) -> int:
     """Run `skep provider`."""
-    forbid_core_dumps()
-    _Run.redactor.install()
-    if any(map(is_secret_like, words)):
-        raise usage("an argument looks like a secret", hint="say where it lies: `--key-ref env:NAME`")
-    try:
-        return run_app(app, name, words)
-    except ClassifiedError as error:
-        if "--json" in words:
-            _say_json({**error.as_json(), "exit_code": error.exit_code})
-        else:
-            lines = [f"error: {error.problem}"]
-            lines += [f"hint: {error.hint}"] if error.hint else []
-            sys.stderr.write(_Run.redactor.known("\n".join([*lines, f"code: {error.code}"]) + "\n"))
-        return error.exit_code
+    return _out.run(app, name, words, hint="say where it lies: `--key-ref env:NAME`")
 
 
 def _endpoint(
@@ -276,7 +257,7 @@ def _key(place: str, manifest: Path | None) -> Secret:
     else:
         check_key_place(place)  # says what is wrong with it
         raise AssertionError("refused above")
-    _Run.redactor.add(key)
+    _out.redactor.add(key)
     return key
 
 
@@ -291,7 +272,7 @@ async def _fetch(reference: str, manifest: Path | None) -> Secret:
     bridge = Bridge(
         manifest=stores,
         environ=os.environ,
-        redactor=_Run.redactor,
+        redactor=_out.redactor,
         clock=SYSTEM_CLOCK,
         fingerprint_key=b"",
     )
@@ -303,9 +284,9 @@ async def _fetch(reference: str, manifest: Path | None) -> Secret:
 async def _smoke(endpoint: Endpoint, plan: Any, *, timeout_s: float) -> Report:
     from skep.providers.smoke import run_smoke
 
-    asyncio.get_running_loop().set_exception_handler(_Run.redactor.loop_handler)
+    asyncio.get_running_loop().set_exception_handler(_out.redactor.loop_handler)
     limits = replace(LIMITS, total_s=timeout_s)
-    return await run_smoke(endpoint, plan, redactor=_Run.redactor, clock=SYSTEM_CLOCK, limits=limits)
+    return await run_smoke(endpoint, plan, redactor=_out.redactor, clock=SYSTEM_CLOCK, limits=limits)
 
 
 def _api(text: str | None) -> Api:
@@ -332,48 +313,29 @@ def _shown_url(address: str | None) -> str | None:
     return "***"
 
 
-# --- what is printed: the redactor's last pass is over everything ------------------------------------
+# --- what is printed ---------------------------------------------------------------------------------
 
 
 def _print(report: Report, *, as_json: bool) -> None:
     from skep.providers.report import line_of
 
     if as_json:
-        _say_json(_fields(report))
+        _out.say_json(_fields(report))
         return
     for check in report.checks:
-        _say(line_of(check, report.json) + "\n")
-    _say(f"verdict={report.verdict} exit_code={report.exit_code}\n")
+        _out.say(line_of(check, report.json) + "\n")
+    _out.say(f"verdict={report.verdict} exit_code={report.exit_code}\n")
     said = dict.fromkeys(check.data["said"] for check in report.checks if "said" in check.data)
     for text in said:
-        sys.stderr.write(_Run.redactor.known(f"the server said: {text}\n"))
+        _out.tell(f"the server said: {text}\n")
 
 
 def _fields(report: Report) -> Mapping[str, Any]:
     return {field: getattr(report, field) for field in report.__struct_fields__}
 
 
-def _json_text(value: Mapping[str, Any]) -> str:
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
-        print_json(value)
-    return _Run.redactor.known(said.getvalue())
-
-
 def _write(out: Path, report: Report) -> None:
     try:
-        out.write_text(_json_text(_fields(report)), encoding="utf-8")
+        out.write_text(_out.json_text(_fields(report)), encoding="utf-8")
     except OSError as exc:
         raise ProviderError("write_failed", f"`{out}` cannot be written: {exc.strerror}") from exc
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(_Run.redactor.known(text))
-
-
-def _say_json(value: Mapping[str, Any]) -> None:
-    sys.stdout.write(_json_text(value))
-
-
-def _warn(text: str) -> None:
-    sys.stderr.write(f"warning: {text}\n")

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import io
 import os
-import sys
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
 import typer
 
-from skep.cli.output import make_app, print_json, run_app, run_async
+from skep.cli.guarded import GuardedOutput
+from skep.cli.output import make_app, run_async
 from skep.foundation.clock import SYSTEM_CLOCK
-from skep.foundation.exits import ClassifiedError, Outcome, exit_code
-from skep.foundation.hardening import forbid_core_dumps
-from skep.foundation.redaction import Redactor, is_secret_like
+from skep.foundation.exits import Outcome, exit_code
 from skep.foundation.settings import default_home
 from skep.secrets.bridge import Bridge, clean_targets
 from skep.secrets.checking import check_folder, check_manifest
@@ -47,10 +43,7 @@ _WorldReadable = Annotated[
 ]
 
 
-class _Run:
-    """What one run of the command holds: the redactor of everything that it says."""
-
-    redactor = Redactor()
+_out: Final = GuardedOutput()
 
 
 @app.callback()
@@ -147,28 +140,16 @@ def clean(manifest: _Manifest = None, *, as_json: _AsJson = False) -> int:
     """
     removed = clean_targets(_load(manifest))
     if as_json:
-        _say_json({"removed": removed})
+        _out.say_json({"removed": removed})
     else:
         for path, count in removed.items():
-            _say(f"{path}: {count} removed\n")
+            _out.say(f"{path}: {count} removed\n")
     return 0
 
 
 def run(name: str, words: list[str]) -> int:
     """Run `skep secret`."""
-    forbid_core_dumps()
-    redactor = _Run.redactor
-    redactor.install()
-    if any(map(is_secret_like, words)):
-        raise usage("an argument looks like a secret", hint="give it by file, see `skep secret --help`")
-    try:
-        return run_app(app, name, words)
-    except ClassifiedError as error:
-        if "--json" in words:
-            _say_json({**error.as_json(), "exit_code": error.exit_code})
-        else:
-            _print_errors([error.as_json()])
-        return error.exit_code
+    return _out.run(app, name, words, hint="give it by file, see `skep secret --help`")
 
 
 def _load(path: Path | None, *, allow_world_readable: bool = False) -> Manifest:
@@ -181,7 +162,7 @@ def _bridge(manifest: Manifest) -> Bridge:
     bridge = Bridge(
         manifest=manifest,
         environ=os.environ,
-        redactor=_Run.redactor,
+        redactor=_out.redactor,
         clock=SYSTEM_CLOCK,
         fingerprint_key=key,
     )
@@ -192,7 +173,7 @@ def _bridge(manifest: Manifest) -> Bridge:
 
 def _wait(work: Coroutine[Any, Any, T]) -> T:
     async def watched() -> T:
-        asyncio.get_running_loop().set_exception_handler(_Run.redactor.loop_handler)
+        asyncio.get_running_loop().set_exception_handler(_out.redactor.loop_handler)
         return await work
 
     return run_async(watched())
@@ -202,18 +183,7 @@ def _code(outcomes: Sequence[Outcome], *, with_exit_code: bool = False) -> int:
     return exit_code(outcome for outcome in outcomes if with_exit_code or outcome != "would_change")
 
 
-# --- what is printed: the redactor's last pass is over everything ------------------------------------
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(_Run.redactor.known(text))
-
-
-def _say_json(value: object) -> None:
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
-        print_json(value)
-    _say(said.getvalue())
+# --- what is printed ---------------------------------------------------------------------------------
 
 
 def _print_pull(
@@ -225,20 +195,20 @@ def _print_pull(
     changes_only: bool = False,
 ) -> None:
     if as_json:
-        _say_json(
+        _out.say_json(
             report_fields(report) | {"exit_code": _code(report.outcomes, with_exit_code=with_exit_code)}
         )
         return
     targets = [row for row in report.targets if not (changes_only and row.outcome == "unchanged")]
     for target in targets:
-        _say(f"{target.path}: {_what(target)}\n")
+        _out.say(f"{target.path}: {_what(target)}\n")
         for key in target.keys:
             if not (changes_only and key.state in {"same", "absent"}):
-                _say(f"  {_key_line(key, fingerprints=fingerprints)}\n")
+                _out.say(f"  {_key_line(key, fingerprints=fingerprints)}\n")
     if fingerprints and any(key.old or key.new for target in targets for key in target.keys):
-        _say("Fingerprints compare on this host only.\n")
+        _out.say("Fingerprints compare on this host only.\n")
     for finding in report.findings:
-        _say(f"{finding.id}: {finding.problem}\n  {finding.fix}\n")
+        _out.say(f"{finding.id}: {finding.problem}\n  {finding.fix}\n")
     _print_rest(report)
 
 
@@ -261,30 +231,22 @@ def _key_line(key: KeyRow, *, fingerprints: bool) -> str:
 
 def _print_check(report: CheckReport, *, as_json: bool) -> None:
     if as_json:
-        _say_json(report_fields(report) | {"exit_code": _code(report.outcomes)})
+        _out.say_json(report_fields(report) | {"exit_code": _code(report.outcomes)})
         return
     for row in report.references:
-        _say(f"{row.state:<13} {row.ref}\n")
+        _out.say(f"{row.state:<13} {row.ref}\n")
     for probe in report.width:
-        _say(f"{probe.answer:<13} {probe.asked}\n")
+        _out.say(f"{probe.answer:<13} {probe.asked}\n")
     _print_rest(report)
 
 
 def _print_rest(report: PullReport | CheckReport) -> None:
     for source in report.sources:
-        sys.stderr.write(_Run.redactor.known(f"{source.store}: credential from {source.credential}\n"))
+        _out.tell(f"{source.store}: credential from {source.credential}\n")
     for warning in report.warnings:
-        sys.stderr.write(_Run.redactor.known(f"warning: {warning}\n"))
-    _print_errors(report.errors)
-
-
-def _print_errors(errors: Sequence[dict[str, object]]) -> None:
-    for error in errors:
-        lines = [f"error: {error['problem']}"]
-        lines += [f"hint: {error['hint']}"] if error["hint"] else []
-        lines += [f"detail: {error['detail']}"] if error.get("detail") else []
-        lines.append(f"code: {error['code']}")
-        sys.stderr.write(_Run.redactor.known("\n".join(lines) + "\n"))
+        _out.tell(f"warning: {warning}\n")
+    for error in report.errors:
+        _out.tell_error(error)
 
 
 def report_fields(report: PullReport | CheckReport) -> dict[str, object]:
