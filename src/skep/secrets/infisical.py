@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Any, Final, Literal, Self, cast
+from typing import Any, Final, Literal, cast
 
 import msgspec
 
@@ -21,7 +20,8 @@ from skep.secrets.backend import Fetched, Presence, Probe
 from skep.secrets.manifest import InfisicalStore
 from skep.secrets.problems import SecretError
 from skep.secrets.reference import Reference, parse_reference
-from skep.secrets.web import Answer, StoreClient
+from skep.secrets.signed_in import SignedIn
+from skep.secrets.web import Answer
 
 __all__ = ["HIDDEN_MASK", "Infisical"]
 
@@ -46,7 +46,7 @@ _GRANT_HINT: Final = (
 )
 
 
-class Infisical:
+class Infisical(SignedIn[InfisicalStore]):
     """An Infisical project in one environment."""
 
     can_describe = True
@@ -54,34 +54,9 @@ class Infisical:
     def __init__(
         self, name: str, store: InfisicalStore, credential: Secret, *, redactor: Redactor, clock: Clock
     ) -> None:
-        self._name = name
-        self._store = store
-        self._client = StoreClient(name, store, redactor)
-        self._credential = credential
+        super().__init__(name, store, credential, redactor=redactor)
         self._clock = clock
-        self._token: Secret | None = None
         self._api: Literal["v4", "v3"] | None = None if store.api == "auto" else store.api
-        self._life_left: float | None = None
-        self.where = self._client.where
-
-    async def __aenter__(self) -> Self:
-        await self._client.__aenter__()
-        try:
-            if self._store.auth == "universal":
-                self._token = await self._log_in()
-            else:
-                self._token = self._credential
-                self._life_left = self._left_of_token()
-        except BaseException:
-            await self._client.__aexit__(None, None, None)
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._token = None
-        await self._client.__aexit__(kind, error, trace)
 
     async def fetch(self, reference: Reference, *, references: bool = False) -> Fetched:
         """Return the value at `reference`; see `Backend`."""
@@ -152,11 +127,13 @@ class Infisical:
             probes.append(Probe(what=f"describe the same in environment `{other}`", allowed=_allowed(answer)))
         return probes
 
-    def lifetime(self) -> float | None:
-        """Return the part of the token's life that is left, if the token says so."""
-        return self._life_left
-
     # --- requests -------------------------------------------------------------------------------------
+
+    async def _sign_in(self) -> Secret:
+        if self._store.auth == "universal":
+            return await self._log_in()
+        self._life_left = self._left_of_token()
+        return self._credential
 
     async def _log_in(self) -> Secret:
         fields: dict[str, object] = {
@@ -170,13 +147,9 @@ class Infisical:
         )
         if answer.status != 200:
             raise self._fault(answer, "login")
-        token = answer.fields.get("accessToken")
-        if not isinstance(token, str) or not token.isascii() or not token.isprintable() or not token:
-            raise self._client.problem("malformed", "the login answered without a token", subject="login")
-        secret = Secret("access token", token)
-        self._client.redactor.add(secret)
+        token = self._token_of(answer.fields.get("accessToken"))
         self._life_left = 1.0
-        return secret
+        return token
 
     async def _describe(self, reference: Reference, environment: str) -> Presence:
         answer = await self._read(reference, view=False, environment=environment)

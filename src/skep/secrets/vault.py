@@ -7,52 +7,27 @@ Source: secrets and providers, section A3. `/folder:KEY` is the field `KEY` of t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Any, Final, Self, cast
+from typing import Any, Final, cast
 from urllib.parse import quote
 
 from skep.foundation.exits import Outcome
-from skep.foundation.redaction import Redactor
 from skep.foundation.secret import Secret
 from skep.secrets.backend import Fetched, Presence, Probe
 from skep.secrets.manifest import VaultStore
 from skep.secrets.problems import SecretError, usage
 from skep.secrets.reference import Reference
-from skep.secrets.web import Answer, StoreClient
+from skep.secrets.signed_in import SignedIn
+from skep.secrets.web import Answer
 
 __all__ = ["Vault"]
 
 _READ_HINT: Final = "grant the policy `read` on exactly this path"
 
 
-class Vault:
+class Vault(SignedIn[VaultStore]):
     """A key-value engine of a Vault or an OpenBao."""
 
     can_describe = False
-
-    def __init__(self, name: str, store: VaultStore, credential: Secret, *, redactor: Redactor) -> None:
-        self._name = name
-        self._store = store
-        self._client = StoreClient(name, store, redactor)
-        self._credential = credential
-        self._token: Secret | None = None
-        self._life_left: float | None = None
-        self.where = self._client.where
-
-    async def __aenter__(self) -> Self:
-        await self._client.__aenter__()
-        try:
-            self._token = await self._log_in() if self._store.auth == "approle" else self._credential
-        except BaseException:
-            await self._client.__aexit__(None, None, None)
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._token = None
-        await self._client.__aexit__(kind, error, trace)
 
     async def fetch(self, reference: Reference, *, references: bool = False) -> Fetched:
         """Return the value at `reference`; see `Backend`."""
@@ -134,11 +109,10 @@ class Vault:
             probes.append(Probe(what=what, allowed=bool(more), is_error="root" in more))
         return probes
 
-    def lifetime(self) -> float | None:
-        """Return the part of the token's life that is left, once it was looked up."""
-        return self._life_left
-
     # --- requests -------------------------------------------------------------------------------------
+
+    async def _sign_in(self) -> Secret:
+        return await self._log_in() if self._store.auth == "approle" else self._credential
 
     async def _log_in(self) -> Secret:
         body = {"role_id": self._store.role_id or "", "secret_id": self._credential.reveal()}
@@ -156,12 +130,9 @@ class Vault:
         if answer.status != 200:
             raise await self._fault(answer, "login")
         found: object = answer.fields.get("auth")
-        token: object = cast("dict[str, Any]", found).get("client_token") if isinstance(found, dict) else None
-        if not isinstance(token, str) or not token.isascii() or not token.isprintable() or not token:
-            raise self._client.problem("malformed", "the login answered without a token", subject="login")
-        secret = Secret("access token", token)
-        self._client.redactor.add(secret)
-        return secret
+        return self._token_of(
+            cast("dict[str, Any]", found).get("client_token") if isinstance(found, dict) else None
+        )
 
     async def _look_up(self) -> None:
         answer = await self._ask("GET", "v1/auth/token/lookup-self", subject="lookup-self")
