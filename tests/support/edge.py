@@ -65,9 +65,11 @@ class Tab:
             return True
         return False
 
-    async def send(self, conversation: str, text: str, *, client_id: str = "w-1") -> dict[str, Any]:
+    async def send(
+        self, conversation: str, text: str, *, client_id: str = "w-1", **more: object
+    ) -> dict[str, Any]:
         """Send words and return what `stored` says."""
-        await self.say(t="send", id=client_id, conversation=conversation, text=text, reply_to=None)
+        await self.say(t="send", id=client_id, conversation=conversation, text=text, reply_to=None, **more)
         return await self.hear("stored", "error")
 
 

@@ -352,12 +352,16 @@ class _Line:
                 asked.fail(WireError(event["problem"], hint=event.get("hint", ""), code=event["code"]))
             case "state" if asked is not None and event["state"] == "failed":
                 asked.state_failed(event["message"])
-            case "draft" if asked is not None and event.get("conversation") == self.conversation:
+            case "draft" if asked is not None and self._is_here(event, event):
                 asked.draft(event["at"], event["add"])
-            case "message" if event.get("conversation") == self.conversation:
+            case "message" if self._is_here(event, event["message"]):
                 self._take_message(event["message"])
             case _:
                 pass
+
+    def _is_here(self, event: dict[str, Any], said: dict[str, Any]) -> bool:
+        """Return whether it was said in our conversation itself: its threads are the page's."""
+        return event.get("conversation") == self.conversation and not said.get("thread")
 
     def _take_message(self, message: dict[str, Any]) -> None:
         answers: list[str] = message.get("answers") or []

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import msgspec
+
 from skep.connector.deliveries import Deliveries
 from skep.connector.platform import source_of
 from skep.foundation.errors import RefusedError, TryAgainError
@@ -25,8 +27,19 @@ class Interrupts:
         self._store: Final = store
         self._deliveries: Final = deliveries
 
-    async def stop(self, *, tenant: str, platform: str, chat_id: str) -> None:
+    async def stop(
+        self,
+        *,
+        tenant: str,
+        platform: str,
+        chat_id: str,
+        thread_id: str | msgspec.UnsetType | None = msgspec.UNSET,
+    ) -> None:
         """Interrupt what answers in a chat. It goes out at once, or not at all.
+
+        Args:
+            thread_id: The thread that is meant, `None` for what is outside of threads; where it is not known,
+                the thread of the last source.
 
         Raises:
             RefusedError: Nothing was ever said in this chat.
@@ -42,5 +55,7 @@ class Interrupts:
                     "the gateway is not connected", hint="try again in a moment", code="connector.away"
                 )
             source = source_of(chat)
+            if thread_id is not msgspec.UNSET:
+                source = msgspec.structs.replace(source, thread_id=thread_id)
             key = session_key(source) if receiver.is_skep else stock_session_key(source)
             receiver.send(encode_frame(InterruptInbound(session_key=key, chat_id=chat_id)))

@@ -130,6 +130,12 @@ class Edge:
                 await self.say("you chose coffee", answers=[f"m{number}", message])
             case "hang up":
                 await self.hang_up()
+            case "beside a thread":
+                beside = {"t": "draft", "conversation": "c1", "message": "b", "thread": "m0"}
+                await self._tell({**beside, "at": 0, "add": "in the thread"})
+                await self.say("in the thread", answers=["m0"], thread="m0")
+                await self.say("in the thread, unasked", thread="m0")
+                await self.say("you said it", answers=[message])
             case _:
                 draft = {"t": "draft", "conversation": "c1", "message": "a", "at": 0, "add": "you said "}
                 await self._tell(draft)
@@ -221,6 +227,17 @@ async def test_a_question_of_one_command_is_printed_with_its_choices(edge: Edge)
         await edge.say("say it", answers=["m1"])
 
     assert command.result() == (0, "Which one?\n1. tea\n2. coffee\n\nsay it\n", "")
+
+
+async def test_what_is_said_in_threads_is_not_shown(edge: Edge) -> None:
+    """Neither as an answer that is being written, nor as one, nor unasked."""
+    async with terminal(edge) as screen:
+        await screen.type("beside a thread")
+        await screen.shows("you said it\r\n> ")
+        await edge.say("in the thread, later", thread="m0")
+        await edge.say("outside of it")
+        await screen.shows("concierge: outside of it\r\n> ")
+        assert "thread" not in screen.text.replace("beside a thread", "")
 
 
 async def test_a_late_answer_is_still_shown(edge: Edge) -> None:

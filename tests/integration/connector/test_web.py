@@ -433,6 +433,88 @@ async def test_wc_04_stop_reaches_the_gateway_with_its_own_key(
     assert keys == [f"agent:main:web:dm:local:{conversation}", f"agent:main:relay:dm:{conversation}"]
 
 
+STOPS: dict[str, tuple[dict[str, str | None], list[str]]] = {
+    "the thread": ({"thread": "m_first"}, ["m_first"]),
+    "outside of threads": ({"thread": None}, []),
+    "where was written last": ({}, ["m_other"]),
+}
+
+
+@pytest.mark.parametrize(("where", "named"), STOPS.values(), ids=STOPS.keys())
+async def test_stop_names_the_session_of_the_thread_that_is_meant(
+    edge: Edge, who: dict[str, str], conversation: str, where: dict[str, str | None], named: list[str]
+) -> None:
+    """A thread is a session of its own; whoever does not say where means the one that was written in last."""
+    gateway, tab = await edge.gateway(), await edge.ready_tab(who)
+    for client_id, thread in (("a", None), ("b", "m_first"), ("c", "m_other")):
+        await tab.send(conversation, "hello", client_id=client_id, thread=thread)
+    for thread in ("m_first", "m_other", None):
+        await gateway.do(action_in(conversation, "typing", thread))
+    assert {(await tab.hear("typing")).get("thread") for _ in range(3)} == {"m_first", "m_other", None}
+
+    await tab.say(t="stop", conversation=conversation, **where)
+    interrupt = await gateway.hear("interrupt_inbound", within=1.0)
+    assert interrupt["session_key"] == ":".join(["agent:main:web:dm:local", conversation, *named])
+    gone = [await tab.hear("typing") for _ in range(1 if where else 3)]
+    assert [told["on"] for told in gone] == [False] * len(gone)
+    assert [told.get("thread") for told in gone if where] == list(where.values())
+    assert await tab.hears_nothing()
+
+
+def action_in(conversation: str, op: str, thread: str | None, **fields: Any) -> dict[str, Any]:
+    """Return an action in a thread, or outside of all."""
+    hints = {"scope_id": "local", "agent": "scout", "idem": f"r:{thread}"}
+    metadata = hints if thread is None else {**hints, "thread_id": thread}
+    return {"op": op, "chat_id": conversation, "metadata": metadata, **fields}
+
+
+async def test_what_is_said_in_a_thread_says_so_from_the_first_word(
+    edge: Edge, who: dict[str, str], conversation: str
+) -> None:
+    """The words, who is at work, the draft and the answer; outside of threads none of them names one."""
+    gateway, tab, other = await edge.gateway(), await edge.ready_tab(who), await edge.ready_tab(who)
+    first = await tab.send(conversation, "the first", client_id="a")
+    for client_id, thread in (("b", first["message"]), ("c", None)):
+        sent = await tab.send(conversation, "a reply", client_id=client_id, thread=thread)
+        told = await other.hear("message")
+        while told["message"]["id"] != sent["message"]:
+            told = await other.hear("message")
+        assert told["message"].get("thread") == thread
+        await gateway.do(action_in(conversation, "typing", thread))
+        assert (await other.hear("typing")).get("thread") == thread
+        await gateway.do(action_in(conversation, "draft", thread, draft_id=1, content="I be", final=False))
+        assert (await other.hear("draft")).get("thread") == thread
+        await gateway.do(action_in(conversation, "draft", thread, draft_id=1, content="I begin", final=True))
+        assert (await other.hear("message"))["message"].get("thread") == thread
+        await gateway.do(action_in(conversation, "typing", thread, content=""))
+        assert (await other.hear("typing")).get("thread") == thread
+    kept = await edge.messages(who, conversation)
+    assert [message.get("thread") for message in kept] == [
+        None,
+        first["message"],
+        first["message"],
+        None,
+        None,
+    ]
+
+
+async def test_an_agent_at_work_in_two_threads_is_at_work_in_both(
+    edge: Edge, who: dict[str, str], conversation: str
+) -> None:
+    """The end in one is not the end in the other."""
+    gateway, tab = await edge.gateway(), await edge.ready_tab(who)
+    await tab.send(conversation, "hello")
+    for thread in ("m_1", "m_2"):
+        await gateway.do(action_in(conversation, "typing", thread))
+        assert (await tab.hear("typing"))["thread"] == thread
+    await gateway.do(action_in(conversation, "typing", "m_1", content=""))
+    told = await tab.hear("typing")
+    assert (told["thread"], told["on"]) == ("m_1", False)
+    late = await edge.tab(who, n=-1)
+    told = await late.hear("typing")
+    assert (told["thread"], told["on"]) == ("m_2", True)
+
+
 async def test_stop_without_a_gateway_says_so(edge: Edge, who: dict[str, str], conversation: str) -> None:
     """And of a conversation that is not one's own, nothing."""
     tab = await edge.ready_tab(who)
@@ -578,6 +660,19 @@ async def test_message_that_was_given_up_says_so(tmp_path: Path) -> None:
         assert (state["message"], state["state"]) == (first["message"], "failed")
         notice = (await tab.hear("message"))["message"]
         assert (notice["from"]["kind"], notice["reply_to"]) == ("system", first["message"])
+        assert "thread" not in notice
+
+        await tab.send(conversation, "a reply", client_id="c", thread=first["message"])
+        await tab.send(conversation, "four", client_id="d")
+
+        async def notices() -> list[str | None]:
+            said = await edge.messages(who, conversation)
+            return [message.get("thread") for message in said if message["from"]["kind"] == "system"]
+
+        async def are_all_told() -> bool:
+            return await notices() == [None, None, first["message"]]
+
+        await eventually(are_all_told)
 
 
 async def test_unknown_account_gets_no_code(edge: Edge) -> None:

@@ -12,9 +12,11 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 
+import msgspec
+
 from skep.connector.platforms.web.payloads import encode
 
-__all__ = ["DraftText", "Hub", "Live", "Tab"]
+__all__ = ["AtWork", "DraftText", "Hub", "Live", "Tab"]
 
 RECENT_EVENTS: Final = 1_024
 """Events of an account that are held in memory, encoded."""
@@ -30,6 +32,15 @@ class DraftText(NamedTuple):
     conversation: str
     agent: str
     text: str
+    thread: str | None = None
+
+
+class AtWork(NamedTuple):
+    """Somebody at work, and where."""
+
+    conversation: str
+    agent: str
+    thread: str | None = None
 
 
 class Tab(Protocol):
@@ -60,7 +71,7 @@ class Live:
         self.n = 0
         self.tabs: Final[set[Tab]] = set()
         self.drafts: Final[dict[str, DraftText]] = {}
-        self.typing: Final[dict[tuple[str, str], asyncio.TimerHandle]] = {}
+        self.typing: Final[dict[AtWork, asyncio.TimerHandle]] = {}
         self.finished: Final[deque[str]] = deque(maxlen=FINISHED_MAX)
         self._recent: Final[dict[int, bytes]] = {}
 
@@ -140,12 +151,11 @@ class Hub:
             del live.drafts[next(iter(live.drafts))]
         live.wake()
 
-    def typing(self, account: str, conversation: str, agent: str, *, is_on: bool) -> None:
+    def typing(self, account: str, key: AtWork, *, is_on: bool) -> None:
         """Show that somebody is at work, for a while, or no longer."""
         live = self._accounts.get(account)
         if live is None:
             return  # nobody looks
-        key = (conversation, agent)
         timer = live.typing.pop(key, None)
         if timer is not None:
             timer.cancel()
@@ -155,12 +165,12 @@ class Hub:
         if is_on is (timer is None):
             live.wake()
 
-    def typing_off(self, account: str, conversation: str) -> None:
-        """Nobody is at work in this conversation any more."""
+    def typing_off(self, account: str, conversation: str, thread: str | msgspec.UnsetType | None) -> None:
+        """Nobody is at work any more in this conversation; with a `thread`, or `None`: in that part of it."""
         live = self._accounts.get(account)
-        for where, agent in list(live.typing) if live is not None else ():
-            if where == conversation:
-                self.typing(account, conversation, agent, is_on=False)
+        for key in list(live.typing) if live is not None else ():
+            if key.conversation == conversation and thread in (msgspec.UNSET, key.thread):
+                self.typing(account, key, is_on=False)
 
     def close(self) -> None:
         """Forget everything; tabs close by themselves."""
@@ -175,7 +185,7 @@ class Hub:
             live = self._accounts[account] = Live()
         return live
 
-    def _typing_over(self, live: Live, key: tuple[str, str]) -> None:
+    def _typing_over(self, live: Live, key: AtWork) -> None:
         live.typing.pop(key, None)
         live.wake()
 

@@ -80,9 +80,10 @@ class Send(_In, frozen=True, tag="send"):
 
 
 class Stop(_In, frozen=True, tag="stop"):
-    """Stop what answers here."""
+    """Stop what answers here: in this thread, with `null` outside of threads, without it where was written last."""
 
     conversation: Id
+    thread: Id | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class Choose(_In, frozen=True, tag="choose"):
@@ -140,6 +141,7 @@ class Typing(_Out, frozen=True, tag="typing"):
     conversation: str
     agent: str
     on: bool
+    thread: str | None = None
 
 
 class Draft(_Out, frozen=True, tag="draft"):
@@ -150,6 +152,7 @@ class Draft(_Out, frozen=True, tag="draft"):
     agent: str
     at: int
     add: str
+    thread: str | None = None
 
 
 class Speaker(msgspec.Struct, frozen=True, kw_only=True):

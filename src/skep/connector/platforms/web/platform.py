@@ -19,7 +19,7 @@ import msgspec
 
 from skep.connector.platform import Target
 from skep.connector.platforms.web import payloads, prompts
-from skep.connector.platforms.web.hub import DraftText, Hub
+from skep.connector.platforms.web.hub import AtWork, DraftText, Hub
 from skep.connector.platforms.web.payloads import (
     MessageEvent,
     MessageState,
@@ -118,9 +118,8 @@ class WebPlatform:
             case Draft():
                 return await self._draft(target, hints, _draft_key(action, hints), action.content)
             case Typing():
-                self._hub.typing(
-                    _account(target), target.chat.chat_id, _speaker(hints).name, is_on=action.content != ""
-                )
+                at_work = AtWork(target.chat.chat_id, _speaker(hints).name, hints.thread_id)
+                self._hub.typing(_account(target), at_work, is_on=action.content != "")
                 return Result(success=True)
             case Seen():
                 return await self._store.write(partial(self._seen, target, action.message_ids))
@@ -148,39 +147,32 @@ class WebPlatform:
     def given_up(self, tx: ConnectorTx, taken: TakenRow) -> None:
         """The message will never get there: say so where it stands, and in words. A choice is open again."""
         asked = prompts.asked_by(taken.message_id)
-        if asked is not None:
-            self._reopen(tx, asked, "Your choice")
-        elif (conversation := tx.web_failed(taken.message_id)) is not None:
-            self._tell_state(tx, conversation, taken.message_id, "failed")
-            self._apologize(tx, conversation, "This message", about=taken.message_id, thread=None)
-
-    def _reopen(self, tx: ConnectorTx, message: str, what: str) -> None:
-        row = tx.web_message(message)
+        row = tx.web_message(asked or taken.message_id)
         owner = tx.web_conversation(row.conversation) if row is not None else None
-        if row is None or row.prompt is None or owner is None:
+        if row is None or owner is None:
             return
-        prompt = msgspec.structs.replace(prompts.decode(row.prompt), chosen=None, chosen_at=None)
-        tx.set_web_prompt(message, prompts.encode(prompt))
-        retell(tx, self._hub, owner[0], message)
-        self._apologize(tx, row.conversation, what, about=message, thread=row.thread)
-
-    def _apologize(
-        self, tx: ConnectorTx, conversation: str, what: str, *, about: str, thread: str | None
-    ) -> None:
-        owner = tx.web_conversation(conversation)
-        if owner is not None:
-            row = NewMessage(
-                message=new_id("m", self._clock),
-                conversation=conversation,
-                kind="system",
-                name="Skep",
-                text=f"{what} could not be delivered: nothing took it in time, or too much was waiting.",
-                at=self._clock.now_ms(),
-                n=tx.web_next_n(owner[0]),
-                reply_to=about,
-                thread=thread,
-            )
-            self._put(tx, owner[0], row)
+        if row.prompt is not None:
+            what = "Your choice"
+            prompt = msgspec.structs.replace(prompts.decode(row.prompt), chosen=None, chosen_at=None)
+            tx.set_web_prompt(row.message, prompts.encode(prompt))
+            retell(tx, self._hub, owner[0], row.message)
+        elif tx.web_failed(row.message) is not None:
+            what = "This message"
+            self._tell_state(tx, row.conversation, row.message, "failed")
+        else:
+            return
+        notice = NewMessage(
+            message=new_id("m", self._clock),
+            conversation=row.conversation,
+            kind="system",
+            name="Skep",
+            text=f"{what} could not be delivered: nothing took it in time, or too much was waiting.",
+            at=self._clock.now_ms(),
+            n=tx.web_next_n(owner[0]),
+            reply_to=row.message,
+            thread=row.thread,
+        )
+        self._put(tx, owner[0], notice)
 
     async def _ask(self, target: Target, hints: Hints, action: Prompt) -> Result:
         prompt = prompts.prompt_of(action, now_ms=self._clock.now_ms())
@@ -252,7 +244,7 @@ class WebPlatform:
             is_finished = live is not None and message in live.finished
             if is_finished or await self._store.read(lambda tx: tx.web_said(target.gateway_id, key)):
                 return Result(success=True, message_id=message)
-        draft = DraftText(conversation=target.chat.chat_id, agent=_speaker(hints).name, text=content)
+        draft = DraftText(target.chat.chat_id, _speaker(hints).name, content, hints.thread_id)
         self._hub.draft(account, message, draft)
         return Result(success=True, message_id=message)
 

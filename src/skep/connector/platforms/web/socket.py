@@ -17,7 +17,7 @@ from aiohttp import WSMsgType, web
 from skep.connector.interrupts import Interrupts
 from skep.connector.platforms.web.accounts import Session
 from skep.connector.platforms.web.corked import send_all
-from skep.connector.platforms.web.hub import DraftText, Hub, Live
+from skep.connector.platforms.web.hub import AtWork, DraftText, Hub, Live
 from skep.connector.platforms.web.inbox import Inbox, Own
 from skep.connector.platforms.web.payloads import (
     Choose,
@@ -91,7 +91,7 @@ class TabSocket:
         self._live: Live | None = None
         self._cursor = 0
         self._drafts: Final[dict[str, str]] = {}
-        self._typing: Final[set[tuple[str, str]]] = set()
+        self._typing: Final[set[AtWork]] = set()
         self._drafts_at_ms = 0
         self._draft_timer: asyncio.TimerHandle | None = None
 
@@ -139,7 +139,7 @@ class TabSocket:
                     client_id = said.id
                     await self._keep(said)
                 case Stop():
-                    await self._stop(said.conversation)
+                    await self._stop(said)
                 case Read():
                     await self._read(said.conversation)
                 case Choose():
@@ -191,10 +191,12 @@ class TabSocket:
         self._live = live
         self._tasks.spawn(self._write(live))
 
-    async def _stop(self, conversation: str) -> None:
-        await self._check_own(conversation)
-        self._hub.typing_off(self._session.account, conversation)
-        await self._interrupts.stop(tenant=self._session.tenant, platform=WEB, chat_id=conversation)
+    async def _stop(self, said: Stop) -> None:
+        await self._check_own(said.conversation)
+        self._hub.typing_off(self._session.account, said.conversation, said.thread)
+        await self._interrupts.stop(
+            tenant=self._session.tenant, platform=WEB, chat_id=said.conversation, thread_id=said.thread
+        )
 
     async def _read(self, conversation: str) -> None:
         await self._check_own(conversation)
@@ -291,8 +293,8 @@ class TabSocket:
     def _tell_typing(self, live: Live) -> None:
         now = set(live.typing)
         for key in now ^ self._typing:
-            conversation, agent = key
-            self._out.append(encode(Typing(conversation=conversation, agent=agent, on=key in now)))
+            typing = Typing(conversation=key.conversation, agent=key.agent, on=key in now, thread=key.thread)
+            self._out.append(encode(typing))
         self._typing.clear()
         self._typing.update(now)
 
@@ -318,7 +320,14 @@ def _step(message: str, draft: DraftText, shown: str) -> Draft:
         at = next(
             (i for i, (a, b) in enumerate(zip(shown, text, strict=False)) if a != b), min(at, len(text))
         )
-    return Draft(conversation=draft.conversation, message=message, agent=draft.agent, at=at, add=text[at:])
+    return Draft(
+        conversation=draft.conversation,
+        message=message,
+        agent=draft.agent,
+        at=at,
+        add=text[at:],
+        thread=draft.thread,
+    )
 
 
 def _event(row: EventRow) -> MessageEvent | State:
