@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import pytest
-from playwright.async_api import Browser, BrowserContext, Locator, Page, WebSocketRoute, expect
+from playwright.async_api import Browser, BrowserContext, Page, WebSocketRoute, expect
 
 from support.browser import HONEY, MADDER, Visit, built, chromium, visiting
-from support.edge import Edge, FakeGateway, running_edge
+from support.edge import Edge, running_edge
+from support.room import Room, sign_in, ticks, visiting_room
 from support.waiting import MS, eventually
 
 WEB: Final = Path(__file__).parents[2] / "src" / "skep" / "_web" / "chat"
@@ -46,57 +46,6 @@ HOSTILE: Final = (
 )
 
 
-@dataclass
-class Room:
-    """A browser that is signed in, and the gateway that answers it."""
-
-    edge: Edge
-    gateway: FakeGateway
-    browser: Browser
-    visit: Visit
-    inbound: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-
-    @property
-    def page(self) -> Page:
-        """The first tab."""
-        return self.visit.page
-
-    async def write(self, text: str) -> None:
-        """Type words and send them."""
-        await self.page.get_by_role("textbox").fill(text)
-        await self.page.keyboard.press("Enter")
-
-    async def heard(self, *, within: float = 5_000 * MS) -> dict[str, Any]:
-        """Return the next message that reached the gateway, acknowledged: it is in the hive."""
-        frame = await self.gateway.hear("inbound", within=within)
-        await self.gateway.ack(frame)
-        self.inbound.append(frame)
-        return frame["event"]
-
-    async def do(self, event: dict[str, Any], op: str, **fields: Any) -> None:
-        """Do something in the conversation of `event`."""
-        metadata = {"scope_id": "local", "agent": "scout", **fields.pop("metadata", {})}
-        chat_id = event["source"]["chat_id"]
-        result = await self.gateway.do({"op": op, "chat_id": chat_id, "metadata": metadata, **fields})
-        assert result["success"], result
-
-    async def begin(self, event: dict[str, Any]) -> None:
-        """A turn begins with `event`."""
-        await self.do(event, "seen", message_ids=[event["message_id"]])
-        await self.do(event, "typing")
-
-    async def draft(self, event: dict[str, Any], text: str) -> None:
-        """The answer to `event` reads so far."""
-        key = f"r:{event['message_id']}"
-        await self.do(event, "draft", draft_id=1, content=text, final=False, metadata={"idem": key})
-
-    async def answer(self, event: dict[str, Any], text: str) -> None:
-        """The answer to `event` is whole."""
-        key = {"idem": f"r:{event['message_id']}", "answers": [event["message_id"]]}
-        await self.do(event, "draft", draft_id=1, content=text, final=True, metadata=key)
-        await self.do(event, "typing", content="")
-
-
 @pytest.fixture(scope="module")
 async def browser() -> AsyncIterator[Browser]:
     """One browser for all tests here; each has a profile of its own."""
@@ -115,22 +64,8 @@ async def edge(tmp_path: Path) -> AsyncIterator[Edge]:
 @pytest.fixture
 async def room(edge: Edge, browser: Browser) -> AsyncIterator[Room]:
     """Somebody who is signed in, and a gateway."""
-    gateway = await edge.gateway()
-    async with visiting(browser) as visit:
-        await sign_in(edge, visit)
-        yield Room(edge=edge, gateway=gateway, browser=browser, visit=visit)
-        assert await visit.refusals() == []
-
-
-async def sign_in(edge: Edge, visit: Visit) -> None:
-    """Open the page by a one-time link."""
-    await visit.page.goto(f"{edge.url}/#once={await edge.code()}")
-    await expect(visit.page.locator(".chat")).to_be_visible()
-
-
-def ticks(page: Page) -> Locator:
-    """What stands below the person's own words, oldest first."""
-    return page.locator(".own .state")
+    async with visiting_room(edge, browser) as room:
+        yield room
 
 
 # Sign-in.
