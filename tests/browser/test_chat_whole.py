@@ -72,6 +72,33 @@ async def test_a_slow_answer_is_stopped(visit: Visit) -> None:
     await expect(page.get_by_role("button", name="Stop concierge")).to_have_count(0)
 
 
+async def test_a_thread_is_answered_in_the_thread(visit: Visit) -> None:
+    """By the agent, with what it says on the way; a stop there stops it there, and the conversation goes on."""
+    page = visit.page
+    talk, side = page.locator("#talk"), page.get_by_role("complementary", name="Thread")
+    await talk.get_by_role("textbox").fill("help")
+    await page.keyboard.press("Enter")
+    await expect(talk.locator(".own .state")).to_contain_text("answered")
+    await page.get_by_role("region", name="Messages").focus()
+    await page.keyboard.press("t")
+    await expect(side.locator(".said .text")).to_contain_text("I understand")
+
+    await side.get_by_role("textbox").fill("slow")
+    await page.keyboard.press("Enter")
+    await expect(side.locator(".said .now")).to_contain_text("writing")
+    await talk.get_by_role("textbox").fill("slow")
+    await page.keyboard.press("Enter")
+    await expect(talk.locator(".said .now")).to_contain_text("writing")
+    await side.get_by_role("button", name="Stop concierge").click()
+    await expect(side.locator(".said .text").last).to_contain_text("(stopped)")
+    await expect(side.locator(".replies")).to_have_text("2 replies")
+    await expect(talk.locator(".said .now")).to_contain_text("writing")
+    await talk.get_by_role("button", name="Stop concierge").click()
+    await expect(talk.locator(".said .text").last).to_contain_text("(stopped)")
+    await expect(talk.locator(".said")).to_have_count(2)
+    assert visit.complaints == []
+
+
 @pytest.mark.parametrize("kind", ["connector", "gateway", "hive"])
 async def test_a_killed_process_costs_no_words(visit: Visit, installation: Installation, kind: str) -> None:
     """Words written while it is down are answered when it is back, once each, without a reload."""

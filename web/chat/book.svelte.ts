@@ -10,15 +10,17 @@ export class Draft {
   readonly message: string;
   readonly agent: string;
   readonly since: number;
+  readonly thread: string | undefined;
   readonly #buffer = new DraftText();
   text = $state('');
   /** The line broke since: what it says may be old. */
   isStale = $state(false);
 
-  constructor(message: string, agent: string, since: number) {
+  constructor(message: string, agent: string, since: number, thread?: string) {
     this.message = message;
     this.agent = agent;
     this.since = since;
+    this.thread = thread;
   }
 
   apply(at: number, add: string): void {
@@ -30,9 +32,14 @@ export class Draft {
 export interface Work {
   readonly agent: string;
   readonly since: number;
+  readonly thread: string | undefined;
   /** The line broke since. */
   readonly isStale?: boolean;
 }
+
+const NONE: readonly Message[] = [];
+
+const workOf = (agent: string, thread: string | undefined): string => `${agent} ${thread ?? ''}`;
 
 export class Conversation {
   readonly id: string;
@@ -52,8 +59,20 @@ export class Conversation {
   loaded = $state<'some' | 'asked' | 'yes' | 'failed'>('some');
   hasOlder = $state(true);
   readonly drafts = new SvelteMap<string, Draft>();
-  /** Who is at work here, by name. */
+  /** Who is at work here, by thread and name. */
   readonly working = new SvelteMap<string, Work>();
+  /** Threads in which something was said that nobody looked at, in this tab. */
+  readonly fresh = new SvelteSet<string>();
+  /** What was said in each thread, by its first message, and under `undefined` what was said outside of threads. */
+  readonly #parts = $derived.by(() => {
+    const parts = new Map<string | undefined, Message[]>();
+    for (const message of this.messages) {
+      const part = parts.get(message.thread);
+      if (part) part.push(message);
+      else parts.set(message.thread, [message]);
+    }
+    return parts;
+  });
   /** Ids of messages that an answer names. */
   readonly answered = new SvelteSet<string>();
   /** Who spoke here, in the order of their newest words. */
@@ -79,9 +98,35 @@ export class Conversation {
     this.#wasAgent = agent;
   }
 
-  /** Who answers here: the last agent that spoke or works. */
+  /** What was said in `thread`, or outside of threads; oldest first. */
+  in(thread?: string): readonly Message[] {
+    return this.#parts.get(thread) ?? NONE;
+  }
+
+  worksIn(thread?: string): readonly Work[] {
+    return [...this.working.values()].filter((work) => work.thread === thread);
+  }
+
+  draftsIn(thread?: string): readonly Draft[] {
+    return [...this.drafts.values()].filter((draft) => draft.thread === thread);
+  }
+
+  /** Who began to work last, in a thread or outside of them. */
+  get busy(): string | undefined {
+    return [...this.working.values()].at(-1)?.agent;
+  }
+
+  /** Who answers in `thread`, or outside of threads: the last agent that spoke or works there. */
+  agentIn(thread?: string): string | undefined {
+    return (
+      this.worksIn(thread).at(-1)?.agent ??
+      this.in(thread).findLast(({ from }) => from.kind === 'agent')?.from.name
+    );
+  }
+
+  /** Who answers here. */
   get agent(): string {
-    return [...this.working.keys()].at(-1) ?? this.agents[0] ?? this.#wasAgent ?? 'concierge';
+    return this.agentIn() ?? this.agents[0] ?? this.#wasAgent ?? 'concierge';
   }
 
   /** Put `message` in its place: over an older form of it, else at the end. */
@@ -207,13 +252,11 @@ export class Book {
         return undefined;
       }
       case 'typing': {
-        const conversation = this.of(event.conversation);
-        if (event.on) {
-          const since = conversation.working.get(event.agent)?.since ?? this.#now();
-          conversation.working.set(event.agent, { agent: event.agent, since });
-        } else {
-          conversation.working.delete(event.agent);
-        }
+        const { working } = this.of(event.conversation);
+        const { agent, thread } = event;
+        const key = workOf(agent, thread);
+        if (event.on) working.set(key, { agent, thread, since: working.get(key)?.since ?? this.#now() });
+        else working.delete(key);
         return undefined;
       }
       case 'draft': {
@@ -222,8 +265,10 @@ export class Book {
         if (conversation.messages.some(({ id }) => id === event.message)) return undefined;
         let draft = conversation.drafts.get(event.message);
         if (!draft) {
-          const agent = event.agent ?? conversation.agent;
-          draft = new Draft(event.message, agent, conversation.working.get(agent)?.since ?? this.#now());
+          const { thread } = event;
+          const agent = event.agent ?? conversation.agentIn(thread) ?? conversation.agent;
+          const since = conversation.working.get(workOf(agent, thread))?.since ?? this.#now();
+          draft = new Draft(event.message, agent, since, thread);
           conversation.drafts.set(event.message, draft);
         }
         draft.apply(event.at, event.add);
@@ -237,8 +282,8 @@ export class Book {
   /** The line broke: who worked may have ended since. A line that comes back at once changes nothing in view. */
   doubt(): void {
     for (const conversation of this.conversations.values()) {
-      for (const [agent, work] of conversation.working)
-        conversation.working.set(agent, { ...work, isStale: true });
+      for (const [key, work] of conversation.working)
+        conversation.working.set(key, { ...work, isStale: true });
       for (const draft of conversation.drafts.values()) draft.isStale = true;
     }
   }
@@ -251,7 +296,7 @@ export class Book {
   /** The line is back and has told what runs: what it did not name is over. */
   settle(): void {
     for (const conversation of this.conversations.values()) {
-      for (const [agent, work] of conversation.working) if (work.isStale) conversation.working.delete(agent);
+      for (const [key, work] of conversation.working) if (work.isStale) conversation.working.delete(key);
       for (const [id, draft] of conversation.drafts) if (draft.isStale) conversation.drafts.delete(id);
     }
   }

@@ -92,6 +92,76 @@ describe('events and pages', () => {
   });
 });
 
+describe('threads', () => {
+  const reply = (id: string, more: Partial<Message> = {}): Message => own(id, { thread: 'first', ...more });
+
+  it('have what is said in them, and nothing else has it', () => {
+    const book = new Book();
+    book.of('c').putPage([own('first'), reply('r1'), message('next')], { isNewest: true, limit: 50 });
+    book.hear({ t: 'message', n: 1, conversation: 'c', message: reply('r2') });
+    expect(
+      book
+        .of('c')
+        .in()
+        .map(({ id }) => id),
+    ).toEqual(['first', 'next']);
+    expect(
+      book
+        .of('c')
+        .in('first')
+        .map(({ id }) => id),
+    ).toEqual(['r1', 'r2']);
+    expect(book.of('c').in('next')).toEqual([]);
+    expect(book.of('c').last?.id).toBe('r2');
+  });
+
+  it('have ticks and states of their own', () => {
+    const book = new Book();
+    book.of('c').put(own('first'));
+    book.of('c').put(reply('r1'));
+    book.hear({ t: 'state', message: 'r1', state: 'seen', n: 1 });
+    const answer = message('a', { thread: 'first', answers: ['r1'] });
+    book.hear({ t: 'message', n: 2, conversation: 'c', message: answer });
+    expect(
+      [...book.of('c').in(), ...book.of('c').in('first').slice(0, 1)].map((m) => book.of('c').tick(m)),
+    ).toEqual(['ready', 'done']);
+  });
+
+  it('have their own who works and what is being written', () => {
+    const book = new Book();
+    const conversation = book.of('c');
+    book.hear({ t: 'typing', conversation: 'c', agent: 'scribe', on: true });
+    book.hear({ t: 'typing', conversation: 'c', agent: 'scribe', on: true, thread: 'first' });
+    book.hear({
+      t: 'draft',
+      conversation: 'c',
+      message: 'a',
+      agent: 'scribe',
+      at: 0,
+      add: 'Hel',
+      thread: 'first',
+    });
+    expect(conversation.draftsIn()).toEqual([]);
+    expect(conversation.draftsIn('first').map(({ text }) => text)).toEqual(['Hel']);
+    book.hear({ t: 'typing', conversation: 'c', agent: 'scribe', on: false });
+    expect(conversation.worksIn()).toEqual([]);
+    expect(conversation.worksIn('first').map(({ agent }) => agent)).toEqual(['scribe']);
+    expect(conversation.busy).toBe('scribe');
+  });
+
+  it('do not say who answers outside of them', () => {
+    const book = new Book();
+    const conversation = book.of('c');
+    conversation.put(message('first', { from: { kind: 'agent', name: 'scout' } }));
+    conversation.put(message('a', { thread: 'first' }));
+    expect([conversation.agent, conversation.agentIn('first')]).toEqual(['scout', 'concierge']);
+    expect(conversation.agents).toEqual(['concierge', 'scout']);
+    book.hear({ t: 'typing', conversation: 'c', agent: 'ledger', on: true, thread: 'first' });
+    expect([conversation.agent, conversation.agentIn('first')]).toEqual(['scout', 'ledger']);
+    expect(conversation.agentIn('another')).toBeUndefined();
+  });
+});
+
 describe('the list', () => {
   it('names what the server names, newest first', () => {
     const book = new Book();
@@ -149,7 +219,7 @@ describe('drafts', () => {
     book.hear({ t: 'typing', conversation: 'c', agent: 'scribe', on: true });
     now = 5000;
     book.hear({ t: 'typing', conversation: 'c', agent: 'scribe', on: true });
-    expect(book.of('c').working.get('scribe')?.since).toBe(0);
+    expect(book.of('c').worksIn()).toMatchObject([{ agent: 'scribe', since: 0 }]);
     book.hear({ t: 'typing', conversation: 'c', agent: 'scribe', on: false });
     expect(book.of('c').working.size).toBe(0);
   });

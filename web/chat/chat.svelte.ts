@@ -7,11 +7,15 @@ import { api, ApiError } from './api';
 import { Book, type Conversation } from './book.svelte';
 import { Line, type LineState, type Socket } from './line';
 import { Outbox, type Kept } from './outbox';
+import { placeOf } from './place';
 import type { ConversationRow, Me, Message, Problem, ServerEvent } from './protocol';
 
 /** A line that is away for less than this is not worth a word. */
 const QUIET_MS = 2000;
 const PAGE = 50;
+/** So few rows are no conversation: when the newest pages are nearly all replies in threads, more is asked for. */
+const FEW = 10;
+const MANY = 500;
 /** Enough of a conversation to show who is in it, and what was said last. */
 const PREVIEW = 4;
 /** Kept of a conversation that nobody looks at. */
@@ -79,7 +83,9 @@ export class Chat {
   isFull = $state(false);
   /** The conversation in view. */
   current = $state<string | undefined>();
-  /** Conversations that were asked to stop. */
+  /** The thread that is open beside it, by its first message. */
+  thread = $state<string | undefined>();
+  /** Places that were asked to stop. */
   stopping = $state.raw<ReadonlySet<string>>(new Set());
   /** Choices that were pressed, by prompt, until the server tells them. */
   readonly pressed = new SvelteMap<string, string>();
@@ -193,6 +199,8 @@ export class Chat {
     try {
       conversation.putPage(await api.messages(id, { limit: PAGE }), { isNewest: true, limit: PAGE });
       this.#reconcile(conversation);
+      const lacks = (): boolean => conversation.in().length < FEW && conversation.messages.length < MANY;
+      while (lacks() && conversation.hasOlder && (await this.loadOlder(id)));
     } catch (error) {
       conversation.loaded = 'failed';
       this.#failed(error);
@@ -202,26 +210,32 @@ export class Chat {
     }
   }
 
-  async loadOlder(id: string): Promise<void> {
+  /** Have the page before what is there of `id`. Returns whether it came. */
+  async loadOlder(id: string): Promise<boolean> {
     const conversation = this.book.of(id);
     const oldest = conversation.messages[0];
-    if (conversation.loaded !== 'yes' || !conversation.hasOlder || !oldest) return;
+    if (conversation.loaded !== 'yes' || !conversation.hasOlder || !oldest) return false;
     conversation.loaded = 'asked';
     try {
       const page = await api.messages(id, { before: oldest.id, limit: PAGE });
       conversation.putPage(page, { isNewest: false, limit: PAGE });
+      return true;
     } catch (error) {
       this.#failed(error);
+      return false;
     } finally {
       conversation.loaded = 'yes';
     }
   }
 
-  /** Look at `id`; what was in view before may be forgotten but for its end. */
-  open(id: string | undefined): void {
+  /** Look at `id`, and at a thread of it; what was in view before may be forgotten but for its end. */
+  open(id: string | undefined, thread?: string): void {
     if (this.current && this.current !== id) this.book.conversations.get(this.current)?.trim(KEEP);
     this.current = id;
-    if (id) void this.load(id);
+    this.thread = id === undefined ? undefined : thread;
+    if (id === undefined) return;
+    if (thread !== undefined) this.book.of(id).fresh.delete(thread);
+    void this.load(id);
   }
 
   /** The person has seen the newest of `id`. */
@@ -248,6 +262,17 @@ export class Chat {
     return { id, to };
   }
 
+  /** What was written in a place and is not known to be kept. */
+  keptIn(id: string | undefined, thread?: string): readonly Kept[] {
+    return this.kept.filter((one) => one.conversation === id && one.thread === thread);
+  }
+
+  /** Take back the last words of a place that were not sent yet. */
+  unwriteLast(id: string | undefined, thread?: string): string | undefined {
+    const last = this.keptIn(id, thread).findLast((one) => !this.isFlying(one.id));
+    return last && this.unwrite(last.id);
+  }
+
   /** Take back what was not sent yet. */
   unwrite(id: string): string | undefined {
     if (this.#outbox.flying === id) return undefined;
@@ -266,9 +291,10 @@ export class Chat {
     return this.#outbox.flying === id;
   }
 
-  /** Ask who answers in `id` to stop. */
-  stop(id: string): void {
-    if (this.#line.say({ t: 'stop', conversation: id })) this.stopping = new Set([...this.stopping, id]);
+  /** Ask who answers in `id`, in a thread of it or outside of threads, to stop. */
+  stop(id: string, thread?: string): void {
+    if (!this.#line.say({ t: 'stop', conversation: id, thread: thread ?? null })) return;
+    this.stopping = new Set([...this.stopping, placeOf(id, thread)]);
   }
 
   choose(conversation: string, prompt: string, option: string): void {
@@ -387,11 +413,12 @@ export class Chat {
       case 'message':
         if (event.message.prompt) this.pressed.delete(event.message.prompt.id);
         if (event.message.client_id) this.#arrived(event.message.client_id);
-        if (event.message.from.kind !== 'person') this.#ended(event.conversation);
+        if (event.message.from.kind !== 'person')
+          this.#ended(placeOf(event.conversation, event.message.thread));
         if (fresh) this.#news(fresh.conversation, fresh.message);
         break;
       case 'typing':
-        if (!event.on) this.#ended(event.conversation);
+        if (!event.on) this.#ended(placeOf(event.conversation, event.thread));
         break;
       case 'error':
         this.#refused(event);
@@ -423,8 +450,12 @@ export class Chat {
     this.#remember();
     if (message.from.kind === 'person') return;
     if (message.at > conversation.listedAt) conversation.unread += 1;
-    if (this.line.at === 'open') speak(`${shortName(message.from.name)} answered`);
-    if (conversation.id === this.current && this.#sees()) this.saw(conversation.id);
+    const { thread } = message;
+    const isHere = conversation.id === this.current;
+    if (thread !== undefined && !(isHere && thread === this.thread)) conversation.fresh.add(thread);
+    if (this.line.at === 'open')
+      speak(`${shortName(message.from.name)} answered${thread === undefined ? '' : ' in a thread'}`);
+    if (isHere && this.#sees()) this.saw(conversation.id);
   }
 
   /** Whether the newest is in view; the view knows. */
@@ -434,9 +465,9 @@ export class Chat {
     this.#sees = sees;
   }
 
-  #ended(conversation: string): void {
-    if (!this.stopping.has(conversation)) return;
-    this.stopping = new Set([...this.stopping].filter((id) => id !== conversation));
+  #ended(place: string): void {
+    if (!this.stopping.has(place)) return;
+    this.stopping = new Set([...this.stopping].filter((asked) => asked !== place));
   }
 
   // The outbox.

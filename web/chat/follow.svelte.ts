@@ -4,6 +4,8 @@
  */
 import type { Attachment } from 'svelte/attachments';
 
+import type { Message } from './protocol';
+
 /** Scrolling this long after a gesture still belongs to it: a finger's swing goes on. */
 const GESTURE_MS = 1500;
 /** Own words come to rest here, so that the answer grows below them into free space. */
@@ -11,6 +13,9 @@ const REST_AT = 1 / 3;
 
 export class Follow {
   on = $state(true);
+  /** What came of others below what is in view. */
+  below = $state(0);
+  #seen: string | undefined;
   #node: HTMLElement | undefined;
   #inner: HTMLElement | undefined;
   #space: HTMLElement | undefined;
@@ -25,9 +30,24 @@ export class Follow {
     this.#fit();
   }
 
+  /** These are the rows now; while the person reads further up, what comes is counted. Returns whether all is seen. */
+  count(messages: readonly Message[]): boolean {
+    const newest = messages.at(-1);
+    if (this.on || !newest) {
+      this.below = 0;
+      this.#seen = newest?.id;
+      return true;
+    }
+    const from = messages.findIndex(({ id }) => id === this.#seen);
+    this.below =
+      from < 0 ? 0 : messages.slice(from + 1).filter((message) => message.from.kind !== 'person').length;
+    return false;
+  }
+
   /** Another conversation is in view: it begins at its end. */
   reset(): void {
     this.#anchor = undefined;
+    this.below = 0;
     this.start();
   }
 

@@ -67,11 +67,11 @@ describe('the line', () => {
   it('resumes after the last event, and is open when all of it came', () => {
     last().onopen?.();
     expect(last().sent).toEqual([{ t: 'resume', n: 0 }]);
-    expect(line.say({ t: 'stop', conversation: 'c' })).toBe(false);
+    expect(line.say({ t: 'stop', conversation: 'c', thread: null })).toBe(false);
     last().say({ t: 'state', message: 'm', state: 'seen', n: 7 });
     last().say({ t: 'ready', n: 7 });
     expect(line.state.at).toBe('open');
-    expect(line.say({ t: 'stop', conversation: 'c' })).toBe(true);
+    expect(line.say({ t: 'stop', conversation: 'c', thread: null })).toBe(true);
 
     last().onclose?.();
     expect(line.state.at).toBe('waiting');

@@ -11,6 +11,7 @@ export interface Kept {
   /** A conversation's id, or `new:…` for one that is not made yet. */
   readonly conversation: string;
   readonly text: string;
+  /** The first message of the thread it is written in. */
   readonly thread?: string;
   readonly at: number;
   /** Refused for good: it waits for the person. */

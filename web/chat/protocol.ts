@@ -29,6 +29,7 @@ export interface Message {
   readonly reply_to: string | null;
   readonly answers: readonly string[];
   readonly at: number;
+  /** The id of the first message of the thread that it was said in. */
   readonly thread?: string;
   readonly state?: MessageState;
   readonly client_id?: string;
@@ -59,7 +60,13 @@ export type ServerEvent =
   | { readonly t: 'ready' | 'reset'; readonly n: number }
   | { readonly t: 'stored'; readonly id: string; readonly message: string; readonly n: number }
   | { readonly t: 'state'; readonly message: string; readonly state: MessageState; readonly n: number }
-  | { readonly t: 'typing'; readonly conversation: string; readonly agent: string; readonly on: boolean }
+  | {
+      readonly t: 'typing';
+      readonly conversation: string;
+      readonly agent: string;
+      readonly on: boolean;
+      readonly thread?: string;
+    }
   | {
       readonly t: 'draft';
       readonly conversation: string;
@@ -67,6 +74,7 @@ export type ServerEvent =
       readonly agent?: string;
       readonly at: number;
       readonly add: string;
+      readonly thread?: string;
     }
   | { readonly t: 'message'; readonly n: number; readonly conversation: string; readonly message: Message }
   | ({ readonly t: 'error'; readonly id?: string } & Problem);
@@ -81,7 +89,9 @@ export type ClientEvent =
       readonly reply_to: string | null;
       readonly thread?: string;
     }
-  | { readonly t: 'stop' | 'read'; readonly conversation: string }
+  /** `null`: what is outside of threads. */
+  | { readonly t: 'stop'; readonly conversation: string; readonly thread: string | null }
+  | { readonly t: 'read'; readonly conversation: string }
   | { readonly t: 'choose'; readonly conversation: string; readonly prompt: string; readonly option: string };
 
 /** Longest text of a person, in bytes of UTF-8. */

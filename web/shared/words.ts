@@ -147,5 +147,9 @@ export function oneLine(text: string, max = 120): string {
   return points.length > max || line.length > max * 2 ? `${points.slice(0, max - 1).join('')}…` : line;
 }
 
+/** Return `text` without signs of Markdown: they say nothing in one line. */
+export const unmarked = (text: string): string =>
+  text.replace(/[*_`#>]+/g, '').replace(/\[([^\]]*)\]\([^)]*\)/g, '$1');
+
 /** Return a name no longer than 32 characters. */
 export const shortName = (name: string): string => oneLine(name, 32);
