@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 
 from skep.gateway import streaming
 from skep.wire.control.door import Turn
@@ -59,6 +60,22 @@ async def test_turn_is_seen_typed_drafted_and_cleared(site: Site) -> None:
     assert (said[3]["content"], said[3]["final"], said[3]["metadata"]["idem"]) == ("Hello", False, "r:in-1")
     assert "content" not in said[1]
     assert said[4]["content"] == ""
+
+
+async def test_all_that_a_turn_shows_names_its_thread(site: Site) -> None:
+    """From the first tick to the end of typing."""
+    await site.start()
+    route = replace(ROUTE, thread_id="t1")
+    site.door.tell(a_turn(1, "started", route=route))
+    await eventually(lambda: len(site.relay.actions()) == 2)
+    site.door.tell(a_turn(2, "text", "Hel", route=route))
+    await eventually(lambda: len(site.relay.actions()) == 3)
+    site.door.tell(a_turn(3, "ended", "Hel", route=route))
+    await eventually(lambda: len(site.relay.actions()) == 4)
+
+    said = site.relay.actions()
+    assert [action["op"] for action in said] == ["seen", "typing", "draft", "typing"]
+    assert {action["metadata"]["thread_id"] for action in said} == {"t1"}
 
 
 async def test_newest_state_alone_waits(site: Site) -> None:
