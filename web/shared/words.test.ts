@@ -11,6 +11,7 @@ import {
   short,
   shortName,
   span,
+  unmarked,
   when,
   whole,
 } from './words';
@@ -107,5 +108,11 @@ describe('words of others', () => {
     expect(oneLine('x'.repeat(500), 10)).toBe(`${'x'.repeat(9)}…`);
     expect([...oneLine('😀'.repeat(50), 10)]).toHaveLength(10);
     expect([...shortName('n'.repeat(200))]).toHaveLength(32);
+  });
+
+  it('leaves the signs of Markdown out of a line', () => {
+    expect(unmarked('## **Five** shops: `6902` is [here](https://example.org/), > so')).toBe(
+      ' Five shops: 6902 is here,  so',
+    );
   });
 });
