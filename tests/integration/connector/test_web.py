@@ -461,6 +461,22 @@ async def test_stop_names_the_session_of_the_thread_that_is_meant(
     assert await tab.hears_nothing()
 
 
+async def test_first_reply_in_a_thread_says_what_it_is_about(
+    edge: Edge, who: dict[str, str], conversation: str
+) -> None:
+    """Whoever answers in a thread has a session of its own there, and knows nothing else of the conversation."""
+    gateway, tab = await edge.gateway(), await edge.ready_tab(who)
+    first = (await tab.send(conversation, "who has bearings?", client_id="a"))["message"]
+    contexts: list[list[tuple[str, str]]] = []
+    for client_id, thread in (("b", first), ("c", first), ("d", "m_gone"), ("e", None)):
+        await tab.send(conversation, "a reply", client_id=client_id, thread=thread)
+    for _ in range(5):
+        event = (await gateway.hear("inbound"))["event"]
+        around = event.get("context", [])
+        contexts.append([(item["source"]["user_name"], item["text"]) for item in around])
+    assert contexts == [[], [("owner", "who has bearings?")], [], [], []]
+
+
 def action_in(conversation: str, op: str, thread: str | None, **fields: Any) -> dict[str, Any]:
     """Return an action in a thread, or outside of all."""
     hints = {"scope_id": "local", "agent": "scout", "idem": f"r:{thread}"}

@@ -300,6 +300,17 @@ async def test_a_command_is_answered_without_an_agent(hive: Hive, text: str, par
     assert await concierge.take(wait_ms=50) == []
 
 
+async def test_a_thread_begins_with_the_agent_of_its_chat(hive: Hive) -> None:
+    """And keeps it, whoever answers in the chat later."""
+    gateway, scribe = await hive.gateway(), await hive.pump("scribe")
+    await gateway.say("/agent scribe", message_id="m-1")
+    await gateway.say("in a thread", message_id="m-2", thread_id="m-0")
+    assert (await scribe.answer("yes")).envelopes[0].body == "in a thread"
+    await gateway.say("/agent concierge", message_id="m-3")
+    await gateway.say("once more", message_id="m-4", thread_id="m-0")
+    assert (await scribe.answer("yes")).envelopes[0].body == "once more"
+
+
 async def test_a_name_at_the_start_picks_the_agent(hive: Hive) -> None:
     """And the chat keeps its own agent."""
     gateway, concierge, scribe = await hive.gateway(), await hive.pump(), await hive.pump("scribe")

@@ -64,7 +64,7 @@ class Rehearsal:
             del self._threads[next(iter(self._threads))]
         if envelope.thread not in seen:
             seen.append(envelope.thread)
-        text = " ".join(envelope.body.split())
+        text = " ".join(_words_of(envelope).split())
         try:
             if _SHOW_MESSAGES.fullmatch(text):
                 return await _show_messages(turn, seen)
@@ -77,8 +77,14 @@ class Rehearsal:
         return _echo(turn, envelope)
 
 
+def _words_of(envelope: Envelope) -> str:
+    """Return what the person wrote, without what was said around it before."""
+    body = envelope.body
+    return body.rpartition("\n\n")[2] if body.startswith("[Recent channel messages]\n") else body
+
+
 def _echo(turn: Turn, envelope: Envelope) -> str:
-    words = len(envelope.body.split())
+    words = len(_words_of(envelope).split())
     again = "\n\nI was interrupted before and begin again." if envelope.redelivered else ""
     return (
         f"I am **{turn.setup.agent}**, and I answer without a model, so I only understand a few plain "

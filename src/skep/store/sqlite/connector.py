@@ -535,6 +535,10 @@ class ConnectorTx:
         """Bring a conversation to the top: somebody else wrote."""
         self._do("web_conversation_heard", conversation, now_ms)
 
+    def web_thread_begun(self, conversation: str, thread: str) -> bool:
+        """Return whether something was said in a thread."""
+        return self._one("web_thread_begun", conversation, thread) is not None
+
     def web_prompt(self, conversation: str, prompt_id: str) -> MessageRow | None:
         """Return the message with these choices."""
         row = self._one("web_prompt", conversation, prompt_id)

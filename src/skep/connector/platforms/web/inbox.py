@@ -91,11 +91,16 @@ class Inbox:
         now_ms = self._clock.now_ms()
         self.last_event_at = now_ms
         event = _event(session, said, message=new_id("m", self._clock))
-        inbound = Inbound.of(event, dedupe_key=None)  # the message's own row tells a repeat
-        return self._intake.write(partial(self._keep, session, said, inbound, own, now_ms))
+        return self._intake.write(partial(self._keep, session, said, event, own, now_ms))
 
     def _keep(
-        self, session: Session, said: Send, inbound: Inbound, own: Own, now_ms: int, tx: ConnectorTx
+        self,
+        session: Session,
+        said: Send,
+        event: relay.MessageEvent,
+        own: Own,
+        now_ms: int,
+        tx: ConnectorTx,
     ) -> Stored | None:
         owner = tx.web_conversation(said.conversation)
         if owner is None or owner[0] != session.account:
@@ -103,6 +108,9 @@ class Inbox:
         sent = tx.web_sent(said.conversation, said.id)
         if sent is not None:
             return Stored(id=said.id, message=sent[0], n=sent[1])
+        if said.thread is not None:
+            event = msgspec.structs.replace(event, context=_first_of(tx, said.conversation, said.thread))
+        inbound = Inbound.of(event, dedupe_key=None)  # the message's own row tells a repeat
         self._take(inbound, tx)
         row = NewMessage(
             message=inbound.message_id,
@@ -193,6 +201,15 @@ def _event(session: Session, said: Send, *, message: str) -> relay.MessageEvent:
         reply_to_message_id=said.reply_to,
         source=_source(session, said.conversation, message=message, thread=said.thread),
     )
+
+
+def _first_of(tx: ConnectorTx, conversation: str, thread: str) -> tuple[relay.MessageEvent, ...]:
+    """Return what a thread is about, for its first reply: whoever answers there knows nothing else of it."""
+    first = tx.web_message(thread)
+    if first is None or first.conversation != conversation or tx.web_thread_begun(conversation, thread):
+        return ()
+    source = SessionSource(platform=WEB, chat_id=conversation, chat_type="dm", user_name=first.name)
+    return (relay.MessageEvent(text=first.text, message_id=thread, source=source),)
 
 
 def _source(

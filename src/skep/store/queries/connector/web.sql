@@ -122,6 +122,10 @@ SELECT seq FROM web_message WHERE message = ? AND conversation = ?;
 -- Change the words of a message that a gateway wrote.
 UPDATE web_message SET text = ?4 WHERE message = ?1 AND conversation = ?2 AND gateway_id = ?3;
 
+-- name: web_thread_begun
+-- Whether something was said in a thread.
+SELECT 1 FROM web_message WHERE conversation = ? AND thread = ? LIMIT 1;
+
 -- name: web_prompt
 -- The newest message of a conversation with these choices.
 SELECT message, conversation, kind, name, text, at, reply_to, thread, answers, client_id, state, prompt

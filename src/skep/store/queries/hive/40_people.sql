@@ -49,9 +49,10 @@ INSERT INTO intake(event, place, outcome, message, reason, at) VALUES(?1, ?2, ?3
 INSERT INTO refused(key, relay, event, reason, at) VALUES(?1, ?2, ?3, ?4, ?5) ON CONFLICT(key) DO NOTHING;
 
 -- name: chat_put
--- A chat was heard from; make it when it is new.
-INSERT INTO chat(relay, platform, bot_id, scope_id, chat_id, thread_id, chat_type, user_id, last_seen)
-VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+-- A chat was heard from; make it when it is new. A thread begins with the agent of its chat.
+INSERT INTO chat(relay, platform, bot_id, scope_id, chat_id, thread_id, chat_type, user_id, last_seen, agent)
+VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, (SELECT agent FROM chat WHERE ?6 <> '' AND relay = ?1 AND platform = ?2
+  AND bot_id = ?3 AND scope_id = ?4 AND chat_id = ?5 AND thread_id = ''))
 ON CONFLICT(relay, platform, bot_id, scope_id, chat_id, thread_id) DO UPDATE SET
   chat_type = excluded.chat_type, user_id = excluded.user_id, last_seen = excluded.last_seen
 RETURNING id, relay, platform, bot_id, scope_id, chat_id, thread_id, chat_type, user_id, agent, last_seen;
