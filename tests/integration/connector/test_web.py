@@ -434,9 +434,9 @@ async def test_wc_04_stop_reaches_the_gateway_with_its_own_key(
 
 
 STOPS: dict[str, tuple[dict[str, str | None], list[str]]] = {
-    "the thread": ({"thread": "m_first"}, ["m_first"]),
+    "the thread": ({"thread": "first"}, ["first"]),
     "outside of threads": ({"thread": None}, []),
-    "where was written last": ({}, ["m_other"]),
+    "where was written last": ({}, ["other"]),
 }
 
 
@@ -446,18 +446,22 @@ async def test_stop_names_the_session_of_the_thread_that_is_meant(
 ) -> None:
     """A thread is a session of its own; whoever does not say where means the one that was written in last."""
     gateway, tab = await edge.gateway(), await edge.ready_tab(who)
-    for client_id, thread in (("a", None), ("b", "m_first"), ("c", "m_other")):
-        await tab.send(conversation, "hello", client_id=client_id, thread=thread)
-    for thread in ("m_first", "m_other", None):
+    threads: dict[str | None, str | None] = {None: None}
+    for name in ("first", "other"):
+        threads[name] = (await tab.send(conversation, "hello", client_id=name))["message"]
+    for name in ("first", "other"):
+        await tab.send(conversation, "hello", client_id=f"in {name}", thread=threads[name])
+    for thread in threads.values():
         await gateway.do(action_in(conversation, "typing", thread))
-    assert {(await tab.hear("typing")).get("thread") for _ in range(3)} == {"m_first", "m_other", None}
+    assert {(await tab.hear("typing")).get("thread") for _ in range(3)} == set(threads.values())
 
-    await tab.say(t="stop", conversation=conversation, **where)
+    await tab.say(t="stop", conversation=conversation, **{key: threads[name] for key, name in where.items()})
     interrupt = await gateway.hear("interrupt_inbound", within=1.0)
-    assert interrupt["session_key"] == ":".join(["agent:main:web:dm:local", conversation, *named])
+    key = ["agent:main:web:dm:local", conversation, *(threads[name] or "" for name in named)]
+    assert interrupt["session_key"] == ":".join(key)
     gone = [await tab.hear("typing") for _ in range(1 if where else 3)]
     assert [told["on"] for told in gone] == [False] * len(gone)
-    assert [told.get("thread") for told in gone if where] == list(where.values())
+    assert [told.get("thread") for told in gone if where] == [threads[name] for name in where.values()]
     assert await tab.hears_nothing()
 
 
@@ -468,13 +472,27 @@ async def test_first_reply_in_a_thread_says_what_it_is_about(
     gateway, tab = await edge.gateway(), await edge.ready_tab(who)
     first = (await tab.send(conversation, "who has bearings?", client_id="a"))["message"]
     contexts: list[list[tuple[str, str]]] = []
-    for client_id, thread in (("b", first), ("c", first), ("d", "m_gone"), ("e", None)):
+    for client_id, thread in (("b", first), ("c", first), ("d", None)):
         await tab.send(conversation, "a reply", client_id=client_id, thread=thread)
-    for _ in range(5):
+    for _ in range(4):
         event = (await gateway.hear("inbound"))["event"]
         around = event.get("context", [])
         contexts.append([(item["source"]["user_name"], item["text"]) for item in around])
-    assert contexts == [[], [("owner", "who has bearings?")], [], [], []]
+    assert contexts == [[], [("owner", "who has bearings?")], [], []]
+
+
+async def test_thread_of_nothing_is_refused(edge: Edge, who: dict[str, str], conversation: str) -> None:
+    """Of a message that is not there, of another conversation, or of a thread: nobody would see it."""
+    gateway, tab = await edge.gateway(), await edge.ready_tab(who)
+    elsewhere = (await tab.send(await edge.conversation(who), "elsewhere", client_id="a"))["message"]
+    first = (await tab.send(conversation, "first", client_id="b"))["message"]
+    reply = (await tab.send(conversation, "reply", client_id="c", thread=first))["message"]
+    for number, thread in enumerate(("m_gone", elsewhere, reply)):
+        refused = await tab.send(conversation, "lost?", client_id=f"d{number}", thread=thread)
+        assert (refused["code"], refused["id"]) == ("web.not_found", f"d{number}")
+    await gateway.do(action_in(conversation, "send", "m_gone", content="an answer"))
+    said = (await tab.hear("message"))["message"]
+    assert (said["text"], said.get("thread")) == ("an answer", None)
 
 
 def action_in(conversation: str, op: str, thread: str | None, **fields: Any) -> dict[str, Any]:

@@ -109,7 +109,7 @@ class Inbox:
         if sent is not None:
             return Stored(id=said.id, message=sent[0], n=sent[1])
         if said.thread is not None:
-            event = msgspec.structs.replace(event, context=_first_of(tx, said.conversation, said.thread))
+            event = msgspec.structs.replace(event, context=_about(tx, said.conversation, said.thread))
         inbound = Inbound.of(event, dedupe_key=None)  # the message's own row tells a repeat
         self._take(inbound, tx)
         row = NewMessage(
@@ -203,11 +203,17 @@ def _event(session: Session, said: Send, *, message: str) -> relay.MessageEvent:
     )
 
 
-def _first_of(tx: ConnectorTx, conversation: str, thread: str) -> tuple[relay.MessageEvent, ...]:
-    """Return what a thread is about, for its first reply: whoever answers there knows nothing else of it."""
-    first = tx.web_message(thread)
-    if first is None or first.conversation != conversation or tx.web_thread_begun(conversation, thread):
+def _about(tx: ConnectorTx, conversation: str, thread: str) -> tuple[relay.MessageEvent, ...]:
+    """Return what a thread is about, for its first reply: whoever answers there knows nothing else of it.
+
+    Raises:
+        WireError: Nothing was said there, and no message of the conversation itself is called so.
+    """
+    if tx.web_thread_begun(conversation, thread):
         return ()
+    first = tx.web_message(thread)
+    if first is None or first.conversation != conversation or first.thread is not None:
+        raise WireError("no such thread", hint="write in the conversation itself", code="web.not_found")
     source = SessionSource(platform=WEB, chat_id=conversation, chat_type="dm", user_name=first.name)
     return (relay.MessageEvent(text=first.text, message_id=thread, source=source),)
 

@@ -223,6 +223,8 @@ class WebPlatform:
             said = tx.web_said(target.gateway_id, row.idem)
             if said is not None:
                 return said[0]
+        if row.thread is not None and not tx.web_thread_begun(row.conversation, row.thread):
+            row = row._replace(thread=None)  # a person begins a thread; elsewhere nobody would see it
         account = _account(target)
         for message in answers:  # what it answers counts as seen
             tx.web_seen(message, conversation=row.conversation)
