@@ -26,7 +26,7 @@ from skep.store.sqlite.connector import ConnectorStore, ConnectorTx, TakenRow
 from skep.wire.relay.actions import Action, Hints, Result
 from skep.wire.relay.descriptor import Descriptor
 from skep.wire.relay.event import decode_event
-from skep.wire.relay.frames import SKEP
+from skep.wire.relay.frames import SKEP, AgentHere
 
 __all__ = ["NO", "OK"]
 
@@ -69,6 +69,9 @@ class _BenchPlatform:
 
     def delivered(self, tx: ConnectorTx, taken: Sequence[TakenRow]) -> None:
         tx.signals.append(partial(self._answer, OK * len(taken)))
+
+    def agents_here(self, tenant: str, instance: str, agents: Sequence[AgentHere]) -> None:
+        """Nobody chooses."""
 
     def given_up(self, tx: ConnectorTx, taken: TakenRow) -> None:
         tx.signals.append(partial(self._answer, NO))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -91,13 +91,17 @@ class Hive:
     async def gateway(self, *, relay: str = "local", attach: bool = True) -> Gateway:
         """Dial the door."""
         turns: list[door.Turn] = []
+        teams: list[door.AgentsHere] = []
         caller = await connect(
             self.home.door_socket,
             role="gateway",
-            events={"turn": lambda raw: turns.append(msgspec.json.decode(raw, type=door.Turn))},
+            events={
+                "turn": lambda raw: turns.append(msgspec.json.decode(raw, type=door.Turn)),
+                "agents": lambda raw: teams.append(msgspec.json.decode(raw, type=door.AgentsHere)),
+            },
         )
         self._callers.append(caller)
-        gateway = Gateway(caller, relay=relay, turns=turns)
+        gateway = Gateway(caller, relay=relay, turns=turns, teams=teams)
         if attach:
             await gateway.attach()
         return gateway
@@ -129,10 +133,18 @@ class Hive:
 class Gateway:
     """The gateway's end of the door."""
 
-    def __init__(self, caller: Caller, *, relay: str, turns: list[door.Turn]) -> None:
+    def __init__(
+        self,
+        caller: Caller,
+        *,
+        relay: str,
+        turns: list[door.Turn],
+        teams: Sequence[door.AgentsHere] = (),
+    ) -> None:
         self.caller = caller
         self.relay = relay
         self.turns = turns
+        self.teams = teams
 
     async def attach(self, state: Any = "connected", relay: str | None = None) -> None:
         """Tell how the relay is."""

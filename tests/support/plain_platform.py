@@ -10,6 +10,7 @@ from skep.connector.platform import Target
 from skep.store.sqlite.connector import ConnectorTx, TakenRow
 from skep.wire.relay.actions import Action, Hints, Result
 from skep.wire.relay.descriptor import Descriptor
+from skep.wire.relay.frames import AgentHere
 
 __all__ = ["FakePlatform"]
 
@@ -54,5 +55,7 @@ class FakePlatform:
         return self.results.pop(0)
 
     def delivered(self, tx: ConnectorTx, taken: Sequence[TakenRow]) -> None: ...
+
+    def agents_here(self, tenant: str, instance: str, agents: Sequence[AgentHere]) -> None: ...
 
     def given_up(self, tx: ConnectorTx, taken: TakenRow) -> None: ...

@@ -20,10 +20,12 @@ from aiohttp import WSMsgType, web
 from skep.foundation.rpc import Call, Connection, Listener, RpcError
 from skep.wire.control.base import Empty
 from skep.wire.control.door import (
+    AGENTS,
     DOOR,
     TURN,
     AcceptArgs,
     AcceptResult,
+    AgentsHere,
     AttachArgs,
     InterruptArgs,
     InterruptResult,
@@ -42,6 +44,8 @@ from skep.wire.control.pump import (
 )
 from skep.wire.relay.descriptor import Descriptor
 from skep.wire.relay.frames import (
+    AgentHere,
+    Agents,
     ConnectorFrame,
     DescriptorFrame,
     GatewayFrame,
@@ -203,6 +207,10 @@ class RelayStub:
         """Return the buffer ids that were acknowledged, in order."""
         return [frame.buffer_id for frame in self.frames if isinstance(frame, InboundAck)]
 
+    def teams(self) -> list[tuple[AgentHere, ...]]:
+        """Return which agents were told of, time by time."""
+        return [frame.agents for frame in self.frames if isinstance(frame, Agents)]
+
     async def _upgrade(self, request: web.Request) -> web.StreamResponse:
         self.dials.append(dict(request.headers))
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
@@ -319,6 +327,10 @@ class DoorStub:
     def tell(self, turn: Turn) -> None:
         """Send the state of a turn to the gateway."""
         self._connections[-1].emit(TURN, turn)
+
+    def tell_agents(self, *agents: AgentHere) -> None:
+        """Say to the gateway which agents are here."""
+        self._connections[-1].emit(AGENTS, AgentsHere(agents=agents))
 
     @property
     def texts(self) -> list[str]:

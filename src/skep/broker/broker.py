@@ -15,7 +15,7 @@ from typing import Any, Final, Self, TypeVar
 
 import msgspec
 
-from skep.broker import asks, leases, letters, ops, reminders, rights, sweeps
+from skep.broker import asks, lanes, leases, letters, ops, reminders, rights, sweeps
 from skep.broker.rules import Rules
 from skep.broker.types import (
     Actor,
@@ -559,6 +559,10 @@ class Broker:
         await self._store.write(op)
 
     # Reading.
+
+    async def waiting(self, mailboxes: Sequence[str]) -> Mapping[str, int]:
+        """Return how much waits in each mailbox and can be taken; of a long list the start is counted."""
+        return await self.view(lambda tx: {mailbox: lanes.waiting(tx, mailbox) for mailbox in mailboxes})
 
     async def queues(self) -> Mapping[str, Queue]:
         """Return what waits, by mailbox."""

@@ -17,6 +17,7 @@ from skep.store.sqlite.connector import ChatRow, ConnectorTx, TakenRow
 from skep.wire.relay.actions import Action, Hints, Result
 from skep.wire.relay.descriptor import Descriptor
 from skep.wire.relay.event import MessageEvent, SessionSource, encode_event
+from skep.wire.relay.frames import AgentHere
 
 __all__ = ["LOCAL_INSTANCE", "LOCAL_TENANT", "Inbound", "Platform", "Target", "source_of"]
 
@@ -101,6 +102,10 @@ class Platform(Protocol):
 
         It can be told before the platform is told that they are stored: both are then on disk.
         """
+        ...
+
+    def agents_here(self, tenant: str, instance: str, agents: Sequence[AgentHere]) -> None:
+        """Take which agents people of a gateway can choose from, and how they are; no I/O."""
         ...
 
     def given_up(self, tx: ConnectorTx, taken: TakenRow) -> None:

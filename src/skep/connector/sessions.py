@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 from aiohttp import WSMsgType, web
 
 from skep.connector.deliveries import Deliveries, Receiver, Sent
@@ -27,6 +28,8 @@ from skep.wire.relay.actions import Result
 from skep.wire.relay.descriptor import CONTRACT_VERSION, Descriptor
 from skep.wire.relay.frames import (
     SKEP,
+    AgentHere,
+    Agents,
     ConnectorFrame,
     DescriptorFrame,
     GoingIdle,
@@ -166,6 +169,7 @@ class RelaySession(Receiver):
         self._is_skep = False
         self._is_settled = False
         self._is_idle = False
+        self._agents: tuple[AgentHere, ...] = ()
         self._writer: Final = LineWriter(socket, messages=messages, on_room=self._caught_up)
         self._tasks: Final = TaskSet(on_error=self._failed)
         self._outbound = 0
@@ -229,6 +233,9 @@ class RelaySession(Receiver):
                 self._settle_timer.cancel()
             gateway = self.gateway
             self._sessions.deliveries.detach(self, tenant=gateway.tenant, instance=gateway.instance)
+            if self._agents:
+                self._agents = tuple(msgspec.structs.replace(agent, state="away") for agent in self._agents)
+                self._tell_agents()
             await self._tasks.close()
             _log.info(
                 "connection_closed",
@@ -248,7 +255,7 @@ class RelaySession(Receiver):
             gateway = self.gateway
             self._sessions.deliveries.ack(self, *acked, tenant=gateway.tenant, instance=gateway.instance)
 
-    def _take(self, frame: Hello | Outbound | Interrupt | GoingIdle) -> None:
+    def _take(self, frame: Hello | Outbound | Interrupt | GoingIdle | Agents) -> None:
         match frame:
             case Outbound():
                 self._start(frame)
@@ -257,9 +264,20 @@ class RelaySession(Receiver):
             case GoingIdle():
                 self._is_idle = True
                 self._say(GoingIdleAck())
+            case Agents():
+                self._agents = frame.agents
+                self._tell_agents()
             case Interrupt():
                 # For a session that another gateway of the tenant runs: there is none, so nothing changes.
                 pass
+
+    def _tell_agents(self) -> None:
+        """Tell the platforms which agents are here, unless another socket of this gateway does."""
+        gateway = self.gateway
+        serves = self._sessions.deliveries.receiver(tenant=gateway.tenant, instance=gateway.instance)
+        if self._is_skep and serves in (self, None):
+            for platform in self._sessions.platforms.values():
+                platform.agents_here(gateway.tenant, gateway.instance, self._agents)
 
     # Handshake.
 

@@ -26,8 +26,16 @@ from skep.gateway.inbox import Inbox
 from skep.gateway.interrupts import Interrupts
 from skep.gateway.outbox import Outbox
 from skep.gateway.streaming import Streaming
-from skep.wire.control.door import ATTACH, TURN, AttachArgs, FrontedPlatform, Turn
-from skep.wire.relay.frames import Inbound, InterruptInbound
+from skep.wire.control.door import (
+    AGENTS,
+    ATTACH,
+    TURN,
+    AgentsHere,
+    AttachArgs,
+    FrontedPlatform,
+    Turn,
+)
+from skep.wire.relay.frames import Agents, Inbound, InterruptInbound
 
 __all__ = ["Gateway", "run_gateway"]
 
@@ -70,7 +78,7 @@ class Gateway:
         self.link: Final = RelayLink(identity, self, clock=clock, name=RELAY)
         self.door: Final = Door(
             home.door_socket,
-            events={TURN.name: self._on_turn},
+            events={TURN.name: self._on_turn, AGENTS.name: self._on_agents},
             on_open=self._changed_now,
             on_lost=self._on_daemon_lost,
         )
@@ -81,6 +89,7 @@ class Gateway:
         self.streaming: Final = Streaming(self.link, self._tasks)
         self.interrupts: Final = Interrupts(self.door, self._tasks, relay=RELAY)
         self._changed = asyncio.Event()
+        self._team = Agents(agents=())
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set; then finish what is on its way, and close."""
@@ -124,6 +133,8 @@ class Gateway:
         """Tell the daemon how the link is now."""
         self._changed_now()
         self.streaming.relay_changed()
+        if self._team.agents:
+            self._tell_team()
 
     # The rest.
 
@@ -132,6 +143,8 @@ class Gateway:
 
     def _on_daemon_lost(self) -> None:
         self.streaming.forget()
+        away = tuple(msgspec.structs.replace(agent, state="away") for agent in self._team.agents)
+        self._set_team(Agents(agents=away))
 
     def _on_turn(self, data: msgspec.Raw) -> None:
         try:
@@ -140,6 +153,24 @@ class Gateway:
             _log.error("turn_not_read", problem=str(error))
             return
         self.streaming.take(turn)
+
+    def _on_agents(self, data: msgspec.Raw) -> None:
+        try:
+            here = _agents_decoder.decode(data)
+        except msgspec.DecodeError as error:
+            _log.error("agents_not_read", problem=str(error))
+            return
+        self._set_team(Agents(agents=here.agents))
+
+    def _set_team(self, team: Agents) -> None:
+        if team != self._team:
+            self._team = team
+            self._tell_team()
+
+    def _tell_team(self) -> None:
+        """Tell a connector of ours which agents are here; another one knows no such frame."""
+        if any(account.descriptor.skep for account in self.link.accounts):
+            self.link.send(self._team)
 
     async def _attach(self) -> None:
         """Tell the daemon the state of the link, at each change and after each connect."""
@@ -185,6 +216,7 @@ class Gateway:
 
 
 _turn_decoder: Final = msgspec.json.Decoder(Turn)
+_agents_decoder: Final = msgspec.json.Decoder(AgentsHere)
 
 
 def _unexpected(error: BaseException) -> None:

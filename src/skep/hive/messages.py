@@ -22,6 +22,7 @@ from skep.foundation.settings import HiveSettings
 from skep.foundation.tasks import Backoff, TaskSet
 from skep.hive.door.door import Door
 from skep.hive.door.relays import Relays
+from skep.hive.door.team import team_of
 from skep.hive.ports import Agents, Emit, NoWatch, RunningTurn, Watch
 from skep.hive.progress import ProgressHub
 from skep.hive.pump import AgentPump, LeaseCalls
@@ -36,6 +37,7 @@ from skep.wire.control.tools import ToolCallArgs, ToolCallInTurnArgs, ToolResult
 __all__ = ["Messages"]
 
 _SWEEP_MAX_S: Final = 1.0
+_TEAM_EVERY_S: Final = 1.0
 _DOOR_IN_FLIGHT: Final = 1_024
 
 _log = get_logger(part="messages")
@@ -122,6 +124,7 @@ class Messages:
         self._told_before = self._broker.on_change
         self._broker.on_change = self._changed
         self._tasks.spawn(self._sweep(), name="sweeps")
+        self._tasks.spawn(self._tell_team(), name="team")
 
     async def drain(self, grace_s: float) -> None:
         """Tell each pump that the daemon stops, and let what they have end for `grace_s`.
@@ -228,6 +231,17 @@ class Messages:
             backoff.reset()
             self._calls.lost_by_sweep(swept.lost)
             await asyncio.sleep(min(max(swept.next_in_ms / 1000, 0.01), _SWEEP_MAX_S))
+
+    async def _tell_team(self) -> None:
+        """Tell gateways how the agents are, at most once a second: how many wait changes with each message."""
+        while True:
+            if self._relays.is_attached:
+                try:
+                    team = await team_of(self._broker, self._agents, is_busy=self.is_busy)
+                    self._relays.tell(team)
+                except SkepError as error:
+                    _log.debug("team_not_told", code=error.code)
+            await asyncio.sleep(_TEAM_EVERY_S)
 
     async def _until_quiet(self, limit_s: float) -> None:
         try:

@@ -719,3 +719,51 @@ async def test_unknown_account_gets_no_code(edge: Edge) -> None:
 async def _list(edge: Edge, who: dict[str, str]) -> list[tuple[str, str, int]]:
     async with edge.http.get(f"{edge.url}/api/conversations", headers=who) as answer:
         return [(row["id"], row["title"], row["unread"]) for row in await answer.json()]
+
+
+TEAM = [
+    {"name": "concierge", "role": "manager", "state": "idle", "waiting": 0},
+    {"name": "scribe", "role": "agent", "state": "busy", "waiting": 2},
+]
+
+
+async def test_tabs_are_told_whom_they_can_write_to(edge: Edge, who: dict[str, str]) -> None:
+    """Those that are open at once, others after `ready`; when the gateway goes, its agents are away."""
+    gateway, early = await edge.gateway(), await edge.ready_tab(who)
+    await gateway.say({"type": "agents", "agents": TEAM})
+    assert await early.hear() == {"t": "agents", "agents": TEAM}
+    late = await edge.ready_tab(who)
+    assert (await late.hear())["agents"] == TEAM
+    await gateway.say({"type": "agents", "agents": []})
+    assert (await late.hear())["agents"] == []
+    await gateway.say({"type": "agents", "agents": TEAM})
+    assert (await late.hear())["agents"] == TEAM
+    await gateway.socket.close()
+    assert {agent["state"] for agent in (await late.hear())["agents"]} == {"away"}
+
+
+BAD_TEAMS: dict[str, Any] = {
+    "not a list": "concierge",
+    "no name": [{**TEAM[0], "name": ""}],
+    "a name without end": [{**TEAM[0], "name": "x" * 65}],
+    "too many": [TEAM[0]] * 257,
+    "less than none": [{**TEAM[0], "waiting": -1}],
+}
+
+
+@pytest.mark.parametrize("agents", BAD_TEAMS.values(), ids=BAD_TEAMS.keys())
+async def test_agents_that_cannot_be_are_told_to_nobody(edge: Edge, who: dict[str, str], agents: Any) -> None:
+    """And the connection goes on."""
+    gateway, tab = await edge.gateway(), await edge.ready_tab(who)
+    await gateway.say({"type": "agents", "agents": agents}, {"type": "agents", "agents": TEAM})
+    assert (await tab.hear())["agents"] == TEAM
+
+
+async def test_agents_of_others_are_told_to_nobody(edge: Edge, who: dict[str, str]) -> None:
+    """Of a gateway that does not serve this account, and of one that is none of ours."""
+    await edge.ensure("gw-other")
+    stranger, stock = await edge.gateway("gw-other"), await edge.gateway(is_skep=False)
+    tab = await edge.ready_tab(who)
+    for gateway in (stranger, stock):
+        await gateway.say({"type": "agents", "agents": TEAM})
+    assert await tab.hears_nothing()

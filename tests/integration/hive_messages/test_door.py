@@ -466,3 +466,27 @@ async def test_cp_03_the_door_knows_no_method_of_agents(
 
     assert raised.value.wire_code == "unknown_method"
     assert (await gateway.say("still here")).outcome == "stored"
+
+
+async def test_gateways_are_told_whom_anybody_may_write_to(hive: Hive) -> None:
+    """The default first, how each is, and how much waits for it; not an agent that is only for some."""
+    hive.team.change("scribe", people=("person:7",))
+    gateway, concierge = await hive.gateway(), await hive.pump()
+    await eventually(lambda: len(gateway.teams) == 1, within=4_000 * MS)
+    (only,) = gateway.teams[0].agents
+    assert (only.name, only.role, only.state, only.waiting) == ("concierge", "manager", "idle", 0)
+
+    hive.team.change("scribe", people="all")
+    await gateway.say("hello")
+    await gateway.say("and this", chat_id="c-2", message_id="m-2")
+    lease, _ = await concierge.begin()
+    await eventually(lambda: len(gateway.teams[-1].agents) == 2, within=4_000 * MS)
+    await eventually(lambda: gateway.teams[-1].agents[0].state == "busy", within=4_000 * MS)
+    assert [(agent.name, agent.waiting) for agent in gateway.teams[-1].agents] == [
+        ("concierge", 1),
+        ("scribe", 0),
+    ]
+    told = len(gateway.teams)
+    await asyncio.sleep(1_500 * MS)
+    assert len(gateway.teams) == told, "nothing changed"
+    await concierge.end(lease)

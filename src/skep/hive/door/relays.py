@@ -14,7 +14,7 @@ from skep.foundation.clock import Clock
 from skep.foundation.rpc import Connection
 from skep.foundation.tasks import TaskSet
 from skep.hive.progress import ProgressHub
-from skep.wire.control.door import TURN, AttachArgs, FrontedPlatform, Turn
+from skep.wire.control.door import AGENTS, TURN, AgentsHere, AttachArgs, FrontedPlatform, Turn
 from skep.wire.control.operator import RelayRow
 
 __all__ = ["GatewayLink", "Relays"]
@@ -27,6 +27,7 @@ class GatewayLink:
         self.connection: Final = connection
         self.attached: Final[dict[str, AttachArgs]] = {}
         self.changed: Final = asyncio.Event()
+        self._team: AgentsHere | None = None
         self._hub: Final = hub
         self._tasks: Final = tasks
 
@@ -39,6 +40,12 @@ class GatewayLink:
         """Send `turn` if it is of a chat of this gateway."""
         if turn.route.relay in self.attached:
             self.connection.emit(TURN, turn)
+
+    def tell(self, team: AgentsHere) -> None:
+        """Send `team` if it is not as it was told last."""
+        if self.attached and team != self._team and self.is_writable:
+            self._team = team
+            self.connection.emit(AGENTS, team)
 
     def fell_behind(self) -> None:
         """Catch up when the gateway reads again."""
@@ -101,6 +108,11 @@ class Relays:
             )
         )
         self._hub.subscribe(link)
+
+    def tell(self, team: AgentsHere) -> None:
+        """Tell each gateway which agents are here."""
+        for link in self._links.values():
+            link.tell(team)
 
     def wake(self) -> None:
         """Let each waiting `pump.next` look again."""

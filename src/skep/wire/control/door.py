@@ -13,9 +13,11 @@ from skep.foundation.rpc import Event, Method, Table
 from skep.wire.control.base import Args, Empty, Result
 from skep.wire.control.envelope import Route
 from skep.wire.control.pump import CANCEL, ENDED, NACK, NEXT, RENEW, STARTED
+from skep.wire.relay.frames import AgentHere
 
 __all__ = [
     "ACCEPT",
+    "AGENTS",
     "ATTACH",
     "CANCEL",
     "DOOR",
@@ -24,6 +26,7 @@ __all__ = [
     "AcceptArgs",
     "AcceptOutcome",
     "AcceptResult",
+    "AgentsHere",
     "AttachArgs",
     "FrontedPlatform",
     "InterruptArgs",
@@ -88,6 +91,12 @@ class InterruptResult(Result, frozen=True):
     cancelled: Annotated[int, msgspec.Meta(ge=0)]
 
 
+class AgentsHere(Result, frozen=True):
+    """Event: the agents that anybody may write to, the default first; after `door.attach`, and at each change."""
+
+    agents: tuple[AgentHere, ...]
+
+
 class Turn(Result, frozen=True):
     """Event: newest state of a running turn; `text` is the whole text so far.
 
@@ -111,5 +120,6 @@ ACCEPT = Method(name="door.accept", args=AcceptArgs, result=AcceptResult)
 INTERRUPT = Method(name="door.interrupt", args=InterruptArgs, result=InterruptResult)
 
 TURN = Event(name="turn", data=Turn)
+AGENTS = Event(name="agents", data=AgentsHere)
 
 DOOR = Table("door.sock", (ATTACH, ACCEPT, INTERRUPT, NEXT, STARTED, RENEW, ENDED, NACK))

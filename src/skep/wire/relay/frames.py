@@ -11,7 +11,7 @@ import binascii
 import enum
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Annotated, Any, Final, Generic, TypeVar, cast
 
 import msgspec
 
@@ -23,6 +23,8 @@ __all__ = [
     "MAX_LINE_BYTES",
     "MAX_MESSAGE_BYTES",
     "SKEP",
+    "AgentHere",
+    "Agents",
     "ConnectorFrame",
     "DescriptorFrame",
     "Forward",
@@ -121,7 +123,31 @@ class InboundAck(_Frame, frozen=True, tag="inbound_ack"):
     buffer_id: str = msgspec.field(name="bufferId")
 
 
-GatewayFrame = Hello | Outbound | Interrupt | GoingIdle | InboundAck
+_Word = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+
+
+class AgentHere(msgspec.Struct, frozen=True, kw_only=True):
+    """One agent, as people see it.
+
+    Attributes:
+        role: `manager` or `agent`.
+        state: `idle`, `busy` or `away`.
+        waiting: Messages that wait for it.
+    """
+
+    name: _Word
+    role: _Word
+    state: _Word
+    waiting: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
+class Agents(_Frame, frozen=True, tag="agents"):
+    """The agents that anybody may write to, the default first. Only between Skep's own ends; the newest counts."""
+
+    agents: Annotated[tuple[AgentHere, ...], msgspec.Meta(max_length=256)]
+
+
+GatewayFrame = Hello | Outbound | Interrupt | GoingIdle | InboundAck | Agents
 
 
 # From connector to gateway.
@@ -432,7 +458,7 @@ class _InterruptIn(_Frame, frozen=True, tag="interrupt_inbound"):
 _gateway_decoder: Final = msgspec.json.Decoder(GatewayFrame)
 _Incoming = _DescriptorIn | Inbound | OutboundResult | _InterruptIn | _ForwardIn | GoingIdleAck
 _connector_decoder: Final[msgspec.json.Decoder[_Incoming]] = msgspec.json.Decoder(_Incoming)
-_GATEWAY_TYPES: Final = frozenset({"hello", "outbound", "interrupt", "going_idle", "inbound_ack"})
+_GATEWAY_TYPES: Final = frozenset({"hello", "outbound", "interrupt", "going_idle", "inbound_ack", "agents"})
 _CONNECTOR_TYPES: Final = frozenset(
     {
         "descriptor",

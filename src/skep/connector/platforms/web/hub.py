@@ -14,7 +14,7 @@ from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
-from skep.connector.platforms.web.payloads import encode
+from skep.connector.platforms.web.payloads import Agents, encode
 
 __all__ = ["AtWork", "DraftText", "Hub", "Live", "Tab"]
 
@@ -96,6 +96,7 @@ class Hub:
 
     def __init__(self) -> None:
         self._accounts: Final[dict[str, Live]] = {}
+        self._teams: Final[dict[tuple[str, str], bytes]] = {}
 
     def live(self, account: str) -> Live | None:
         """Return what is live for `account`, if anything is."""
@@ -171,6 +172,16 @@ class Hub:
         for key in list(live.typing) if live is not None else ():
             if key.conversation == conversation and thread in (msgspec.UNSET, key.thread):
                 self.typing(account, key, is_on=False)
+
+    def team(self, served: tuple[str, str], agents: Agents) -> None:
+        """Show to everybody who is served by a gateway (tenant, instance) which agents there are."""
+        self._teams[served] = encode(agents)
+        for live in self._accounts.values():
+            live.wake()
+
+    def team_of(self, served: tuple[str, str] | None) -> bytes | None:
+        """Return the event that says so, as it was shown last."""
+        return self._teams.get(served) if served is not None else None
 
     def close(self) -> None:
         """Forget everything; tabs close by themselves."""

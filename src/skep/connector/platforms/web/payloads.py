@@ -12,11 +12,14 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
+from skep.wire.relay.frames import AgentHere
+
 __all__ = [
     "MAX_ID_CHARS",
     "MAX_SOCKET_BYTES",
     "MAX_TEXT_BYTES",
     "MAX_TITLE_CHARS",
+    "Agents",
     "Choose",
     "ConversationRow",
     "Draft",
@@ -153,6 +156,12 @@ class Draft(_Out, frozen=True, tag="draft"):
     at: int
     add: str
     thread: str | None = None
+
+
+class Agents(_Out, frozen=True, tag="agents"):
+    """Which agents one can write to by `@name`, the default first, and how they are: the whole list each time."""
+
+    agents: tuple[AgentHere, ...]
 
 
 class Speaker(msgspec.Struct, frozen=True, kw_only=True):

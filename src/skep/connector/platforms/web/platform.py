@@ -44,7 +44,7 @@ from skep.wire.relay.actions import (
     Typing,
 )
 from skep.wire.relay.descriptor import Descriptor
-from skep.wire.relay.frames import SKEP
+from skep.wire.relay.frames import SKEP, AgentHere
 
 __all__ = ["MAX_ANSWER_BYTES", "SITE", "WEB", "WebPlatform", "new_id", "retell", "to_message"]
 
@@ -143,6 +143,10 @@ class WebPlatform:
             for state in states:
                 tx.put_web_event(account, state.n, message=state.message, state=state.state)
             tx.signals.append(partial(self._hub.publish_all, account, first, states))
+
+    def agents_here(self, tenant: str, instance: str, agents: Sequence[AgentHere]) -> None:
+        """Tell the tabs of everybody whom this gateway serves."""
+        self._hub.team((tenant, instance), payloads.Agents(agents=tuple(agents)))
 
     def given_up(self, tx: ConnectorTx, taken: TakenRow) -> None:
         """The message will never get there: say so where it stands, and in words. A choice is open again."""

@@ -36,7 +36,7 @@ from skep.connector.platforms.web.payloads import (
     decode_incoming,
     encode,
 )
-from skep.connector.platforms.web.platform import WEB, to_message
+from skep.connector.platforms.web.platform import SITE, WEB, to_message
 from skep.foundation.clock import Clock
 from skep.foundation.errors import RefusedError, SkepError, TryAgainError, WireError
 from skep.foundation.log import get_logger
@@ -92,6 +92,8 @@ class TabSocket:
         self._cursor = 0
         self._drafts: Final[dict[str, str]] = {}
         self._typing: Final[set[AtWork]] = set()
+        self._served: tuple[str, str] | None = None
+        self._team: bytes | None = None
         self._drafts_at_ms = 0
         self._draft_timer: asyncio.TimerHandle | None = None
 
@@ -178,7 +180,9 @@ class TabSocket:
             raise WireError("`resume` was said before", code="web.resume_first")
         account = self._session.account
         live = self._hub.join(account, self)
-        row = await self._store.read(lambda tx: tx.web_account(account))
+        row, self._served = await self._store.read(
+            lambda tx: (tx.web_account(account), tx.binding(WEB, SITE, account))
+        )
         if row is None:
             raise WireError("no such account", code="web.not_found")
         live.n = max(live.n, row.n)
@@ -226,6 +230,7 @@ class TabSocket:
             self._take_answers()
             self._tell_drafts(live)
             self._tell_typing(live)
+            self._tell_team()
             await self._flush()
             await self._news.wait()
 
@@ -297,6 +302,12 @@ class TabSocket:
             self._out.append(encode(typing))
         self._typing.clear()
         self._typing.update(now)
+
+    def _tell_team(self) -> None:
+        team = self._hub.team_of(self._served)
+        if team is not None and team is not self._team:
+            self._team = team
+            self._out.append(team)
 
     async def _flush(self) -> None:
         """Send what there is, and wait until the tab keeps up."""
