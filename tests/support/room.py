@@ -2,18 +2,69 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from playwright.async_api import Browser, Locator, Page, expect
+from playwright.async_api import Browser, BrowserContext, Locator, Page, WebSocketRoute, expect
 
 from support.browser import Visit, visiting
 from support.edge import Edge, FakeGateway
 from support.waiting import MS
 
-__all__ = ["Room", "sign_in", "ticks", "visiting_room"]
+__all__ = ["Agents", "Room", "agent", "sign_in", "ticks", "visiting_room"]
+
+
+class Agents:
+    """Who can be written to, as the pages hear it: from here alone, after `ready` and each time it is told anew.
+
+    All else that the server says and hears passes.
+    """
+
+    def __init__(self, *agents: dict[str, Any]) -> None:
+        self._agents = agents
+        self._lines: list[WebSocketRoute] = []
+
+    async def install(self, context: BrowserContext) -> None:
+        """Stand between every page of `context` and its server."""
+        await context.route_web_socket("**/api/socket", self._route)
+
+    def tell(self, *agents: dict[str, Any]) -> None:
+        """Say that these are the agents now."""
+        self._agents = agents
+        for line in self._lines:
+            self._say(line)
+
+    def _route(self, line: WebSocketRoute) -> None:
+        server = line.connect_to_server()
+
+        def down(data: str | bytes) -> None:
+            kind = json.loads(data)["t"]
+            if kind == "agents":
+                return
+            line.send(data)
+            if kind == "ready":
+                self._lines.append(line)
+                self._say(line)
+
+        async def closed(code: int | None, reason: str | None) -> None:
+            if line in self._lines:
+                self._lines.remove(line)
+            await line.close(code=code, reason=reason)
+
+        server.on_message(down)
+        server.on_close(closed)
+
+    def _say(self, line: WebSocketRoute) -> None:
+        if self._agents:
+            line.send(json.dumps({"t": "agents", "agents": self._agents}))
+
+
+def agent(name: str, state: str = "idle", waiting: int = 0, *, role: str = "agent") -> dict[str, Any]:
+    """Return an agent as pages hear of it."""
+    return {"name": name, "role": role, "state": state, "waiting": waiting}
 
 
 @dataclass

@@ -3,7 +3,7 @@ import { SvelteMap, SvelteSet } from 'svelte/reactivity';
 
 import type { TickState } from '../shared/ticks';
 import { DraftText } from './draft';
-import type { ConversationRow, Message, ServerEvent } from './protocol';
+import type { AgentRow, ConversationRow, Message, ServerEvent } from './protocol';
 
 /** An answer that is being written. */
 export class Draft {
@@ -193,6 +193,8 @@ function furthest(a: Message['state'], b: Message['state']): Message['state'] {
 
 export class Book {
   readonly conversations = new SvelteMap<string, Conversation>();
+  /** Who can be written to, as far as the server said. */
+  agents = $state.raw<readonly AgentRow[]>([]);
   /** The last event heard; a line resumes after it. */
   n = 0;
   readonly #now: () => number;
@@ -274,6 +276,9 @@ export class Book {
         draft.apply(event.at, event.add);
         return undefined;
       }
+      case 'agents':
+        this.agents = event.agents;
+        return undefined;
       default:
         return undefined;
     }
@@ -290,6 +295,7 @@ export class Book {
 
   /** The line is away: nobody is known to work. */
   rest(): void {
+    this.agents = this.agents.map(({ name, role }) => ({ name, role }));
     for (const conversation of this.conversations.values()) conversation.working.clear();
   }
 

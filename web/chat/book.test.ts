@@ -224,3 +224,21 @@ describe('drafts', () => {
     expect(book.of('c').working.size).toBe(0);
   });
 });
+
+describe('the agents', () => {
+  it('are all that the server told last, and when the line is away nobody knows what they do', () => {
+    const book = new Book();
+    expect(book.agents).toEqual([]);
+    const concierge = { name: 'concierge', role: 'manager', state: 'idle', waiting: 0 };
+    const scribe = { name: 'scribe', role: 'agent', state: 'busy', waiting: 2 };
+    book.hear({ t: 'agents', agents: [concierge] });
+    book.hear({ t: 'agents', agents: [concierge, scribe] });
+    expect(book.agents).toEqual([concierge, scribe]);
+    expect(book.n).toBe(0);
+    book.rest();
+    expect(book.agents).toEqual([
+      { name: 'concierge', role: 'manager' },
+      { name: 'scribe', role: 'agent' },
+    ]);
+  });
+});

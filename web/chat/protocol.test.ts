@@ -33,8 +33,23 @@ describe('events', () => {
   });
 
   it.each([
+    ['busy', '{"name":"scribe","role":"agent","state":"busy","waiting":2}'],
+    ['of nothing but a name', '{"name":"scribe","role":"agent"}'],
+    ['in words of a later server', '{"name":"scribe","role":"drone","state":"resting","since":3}'],
+  ])('tell of an agent, %s', (_, agent) => {
+    const data = `{"t":"agents","agents":[${agent}]}`;
+    expect(readEvent(data)).toEqual(JSON.parse(data));
+  });
+
+  it.each([
     '{"t":"ready"}',
     '{"t":"message","n":1,"conversation":"c","message":{}}',
+    '{"t":"agents"}',
+    '{"t":"agents","agents":{"scribe":"agent"}}',
+    '{"t":"agents","agents":["scribe"]}',
+    '{"t":"agents","agents":[{"name":"scribe"}]}',
+    '{"t":"agents","agents":[{"name":"scribe","role":"agent","state":1}]}',
+    '{"t":"agents","agents":[{"name":"scribe","role":"agent","waiting":"2"}]}',
     '{"t":"__proto__"}',
     '{"t":"toString"}',
     '',

@@ -49,6 +49,16 @@ export interface Me {
   readonly name: string;
 }
 
+/** An agent that can be written to. */
+export interface AgentRow {
+  readonly name: string;
+  readonly role: string;
+  /** What it does now, if that is known. */
+  readonly state?: string;
+  /** Messages that it has not seen. */
+  readonly waiting?: number;
+}
+
 export interface Problem {
   readonly code: string;
   readonly problem: string;
@@ -77,6 +87,8 @@ export type ServerEvent =
       readonly thread?: string;
     }
   | { readonly t: 'message'; readonly n: number; readonly conversation: string; readonly message: Message }
+  /** All of them, each time; who answers by default is the first. */
+  | { readonly t: 'agents'; readonly agents: readonly AgentRow[] }
   | ({ readonly t: 'error'; readonly id?: string } & Problem);
 
 export type ClientEvent =
@@ -113,6 +125,7 @@ const SHAPES = new Map<string, (f: Fields) => boolean>(
     typing: (f: Fields) => str(f['conversation']) && str(f['agent']) && typeof f['on'] === 'boolean',
     draft: (f: Fields) => str(f['conversation']) && str(f['message']) && num(f['at']) && str(f['add']),
     message: (f: Fields) => num(f['n']) && str(f['conversation']) && isMessage(f['message']),
+    agents: (f: Fields) => Array.isArray(f['agents']) && f['agents'].every(isAgent),
     error: (f: Fields) => str(f['code']) && str(f['problem']),
   }),
 );
@@ -120,6 +133,12 @@ const SHAPES = new Map<string, (f: Fields) => boolean>(
 function isMessage(value: unknown): value is Message {
   if (!isFields(value) || !isFields(value['from'])) return false;
   return str(value['id']) && str(value['text']) && num(value['at']) && str(value['from']['name']);
+}
+
+function isAgent(value: unknown): value is AgentRow {
+  if (!isFields(value) || !str(value['name']) || !str(value['role'])) return false;
+  const { state, waiting } = value;
+  return (state === undefined || str(state)) && (waiting === undefined || num(waiting));
 }
 
 /** Return the event in `data`, or nothing when it is of a kind or a form that this page does not know. */
