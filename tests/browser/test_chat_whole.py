@@ -147,3 +147,20 @@ async def test_a_choice_is_pressed_by_its_number_and_answered(visit: Visit) -> N
             assert await visit.axe() == []
             await visit.picture(f"chat-choice-{theme}-{width}")
     assert visit.complaints == []
+
+
+async def test_whoever_begins_with_an_at_is_offered_the_agents(visit: Visit) -> None:
+    """All that answer here, the default first, as they are; the one that is taken answers."""
+    page = visit.page
+    await page.keyboard.type("@")
+    offers = page.get_by_role("option")
+    await expect(offers).to_have_count(2, timeout=REMINDED_MS)
+    await expect(offers.first).to_contain_text("concierge")
+    await expect(offers.last).to_contain_text("idle")
+    await visit.picture("chat-whole-mention")
+    await page.keyboard.type("scr")
+    await page.keyboard.press("Enter")
+    await page.keyboard.type("hello")
+    await page.keyboard.press("Enter")
+    await expect(page.locator(".said .text").first).to_contain_text("I am scribe")
+    assert visit.complaints == []
