@@ -21,7 +21,8 @@ from skep.hive.telemetry import HOUR_MS, Telemetry
 from skep.store.ports import HiveTx
 from skep.store.sqlite.driver import Db, connect
 from skep.wire.control.operator import AgentRow, QueryArgs, QueryName
-from support.daemon import short_home
+from support.daemon import open_daemon, short_home
+from support.hive import person_event
 from support.still import Still
 
 AGENTS = ("concierge", "scribe")
@@ -348,3 +349,14 @@ async def test_an_unknown_thread_is_not_found(archive: Archive) -> None:
         await archive.queries.run(QueryArgs(name="thread", params={"id": "nothing"}))
 
     assert raised.value.wire_code == NotFoundError.code.rpartition(".")[2]
+
+
+async def test_a_thread_is_called_by_what_was_written_not_by_what_was_said_before() -> None:
+    """An agent reads what surrounds a message with it; an operator looks for the message."""
+    around = person_event("Five shops list them.", message_id="m-0", user_name="scout")
+    async with open_daemon() as daemon:
+        gateway = await daemon.gateway()
+        await gateway.accept(person_event("and the seal?", message_id="m-1", event_context=[around]))
+        await gateway.accept(person_event("[Recent channel messages] is what it says", message_id="m-2"))
+        found = {row["opening"] for row in await daemon.query("threads")}
+    assert found == {"and the seal?", "[Recent channel messages] is what it says"}

@@ -15,8 +15,9 @@ SELECT thread, min(id), count(*), min(created_at), max(created_at) FROM message
 WHERE thread IN (SELECT value FROM json_each(?1)) GROUP BY thread;
 
 -- name: op_openings
--- How some messages begin.
-SELECT id, kind, sender, addressed_to, substr(body, 1, 200) FROM message
+-- How some messages begin, behind what was said around them before.
+SELECT id, kind, sender, addressed_to, substr(body, CASE WHEN body GLOB '[[]Recent channel messages]*' || char(10, 10) || '*'
+  THEN instr(body, char(10, 10)) + 2 ELSE 1 END, 200) FROM message
 WHERE id IN (SELECT value FROM json_each(?1));
 
 -- name: op_thread_people
