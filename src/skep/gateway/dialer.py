@@ -283,6 +283,10 @@ class RelayLink:
             return _End.AWAY
         try:
             return await self._read(socket, backoff)
+        except (aiohttp.ClientError, ConnectionError):
+            # The library answers pings while it reads: on a line that is closing it cannot.
+            self._set_state("connecting", "the connection was lost")
+            return _End.AWAY
         except asyncio.CancelledError:
             self.state, self.detail = "off", None  # we hang up: no news for anybody
             raise

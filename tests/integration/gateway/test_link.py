@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import pytest
 
 from skep.gateway import dialer
@@ -271,3 +272,26 @@ async def test_stop_of_one_session_reaches_the_daemon(site: Site) -> None:
         "agent:main:web:dm:local:c1",
         "c1",
     )
+
+
+async def test_a_ping_on_a_line_that_is_closing_ends_only_the_line(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library answers pings inside `receive`, and raises when it cannot: the gateway dials again."""
+    receive: Any = aiohttp.ClientWebSocketResponse.receive  # either form of it
+    closing = iter((True,))
+
+    async def receive_or_raise(socket: aiohttp.ClientWebSocketResponse[Any]) -> Any:
+        message = await receive(socket)
+        if site.gateway is not None and site.gateway.link.is_connected and next(closing, False):
+            await socket.close()
+            await socket.pong()
+        return message
+
+    monkeypatch.setattr(aiohttp.ClientWebSocketResponse, "receive", receive_or_raise)
+    await site.start()
+    await site.relay.send_event("before")
+    await eventually(lambda: len(site.relay.dials) == 2, within=4_000 * MS)
+    await site.state("connected")
+    await site.relay.send_event("after")
+    await eventually(lambda: "after" in site.door.texts)
