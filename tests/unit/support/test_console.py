@@ -35,9 +35,9 @@ LIES = {
 }
 
 SERVER = """
-trap 'echo stopped >> log; exit' INT
+trap 'kill $!; echo stopped >> log; exit' INT
 echo ready on port 7
-while :; do sleep 0.01; done
+sleep 60 & wait
 """
 
 
