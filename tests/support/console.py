@@ -134,7 +134,7 @@ def _popen(
     command: list[str], folder: Path, environ: Mapping[str, str], out: IO[bytes]
 ) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        command,
+        ["env", "--default-signal=INT", *command],  # whoever started us in the background may ignore Ctrl-C
         cwd=folder,
         env={name: value for name, value in os.environ.items() if not name.startswith("SKEP_")}
         | dict(environ),
