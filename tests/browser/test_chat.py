@@ -6,16 +6,15 @@ The connector is real; the gateway's end is the test's, so that each state lasts
 from __future__ import annotations
 
 import gzip
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, WebSocketRoute, expect
 
-from support.browser import HONEY, MADDER, Visit, built, chromium, visiting
-from support.edge import Edge, running_edge
-from support.room import Room, sign_in, ticks, visiting_room
+from support.browser import HONEY, MADDER, Visit, built, visiting
+from support.edge import Edge
+from support.room import Room, sign_in, ticks
 from support.waiting import MS, eventually
 
 WEB: Final = Path(__file__).parents[2] / "src" / "skep" / "_web" / "chat"
@@ -44,28 +43,6 @@ HOSTILE: Final = (
     '<script>window.hit = 1</script> <img src=x onerror="window.hit = 2"> [x](javascript:alert(1)) '
     "![p](https://evil.example/p.png) \x1b[31mred\x1b[0m \u202ereversed " + "😀" * 200 + "\n\n" + "x" * 65_000
 )
-
-
-@pytest.fixture(scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    """One browser for all tests here; each has a profile of its own."""
-    built("chat")
-    async with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture
-async def edge(tmp_path: Path) -> AsyncIterator[Edge]:
-    """A connector."""
-    async with running_edge(tmp_path / "home", web_per_minute=6_000) as edge:
-        yield edge
-
-
-@pytest.fixture
-async def room(edge: Edge, browser: Browser) -> AsyncIterator[Room]:
-    """Somebody who is signed in, and a gateway."""
-    async with visiting_room(edge, browser) as room:
-        yield room
 
 
 # Sign-in.

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any, Final, Literal
 
 import pytest
 from playwright.async_api import Browser, Locator, Page, expect
 
-from support.browser import HONEY, built, chromium
-from support.edge import Edge, running_edge
+from support.browser import HONEY
+from support.edge import Edge
 from support.room import Agents, Room, agent, visiting_room
 from support.waiting import MS
 
@@ -23,21 +22,6 @@ TEAM: Final = (
 LONG: Final = "a" * 32
 HOSTILE: Final = "<img src=x onerror='window.hit = 1'>\u202e" + "n" * 200
 FOCUSED: Final = "document.activeElement.getAttribute('aria-activedescendant')"
-
-
-@pytest.fixture(scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    """One browser for all tests here; each has a profile of its own."""
-    built("chat")
-    async with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture
-async def edge(tmp_path: Path) -> AsyncIterator[Edge]:
-    """A connector."""
-    async with running_edge(tmp_path / "home", web_per_minute=6_000) as edge:
-        yield edge
 
 
 @pytest.fixture

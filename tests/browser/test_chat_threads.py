@@ -3,43 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any, Final, Literal
 
 import pytest
 from playwright.async_api import Browser, Locator, Page, expect
 
-from support.browser import HONEY, built, chromium
-from support.edge import Edge, running_edge
+from support.browser import HONEY
+from support.edge import Edge
 from support.room import Room, ticks, visiting_room
 from support.waiting import MS, eventually
 
 WIDTHS: Final = {1440: 900, 1024: 768, 390: 844, 320: 640}
 FIRST: Final = "Five shops list them. The seal matters more than the price on your hubs."
 FOCUSED: Final = "document.activeElement.dataset.thread"
-
-
-@pytest.fixture(scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    """One browser for all tests here; each has a profile of its own."""
-    built("chat")
-    async with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture
-async def edge(tmp_path: Path) -> AsyncIterator[Edge]:
-    """A connector."""
-    async with running_edge(tmp_path / "home", web_per_minute=6_000) as edge:
-        yield edge
-
-
-@pytest.fixture
-async def room(edge: Edge, browser: Browser) -> AsyncIterator[Room]:
-    """Somebody who is signed in, and a gateway."""
-    async with visiting_room(edge, browser) as room:
-        yield room
 
 
 def talk(page: Page) -> Locator:

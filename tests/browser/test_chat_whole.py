@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from playwright.async_api import Browser, expect
 
-from support.browser import Visit, built, chromium, visiting
+from support.browser import Visit, built, visiting
 from support.installation import Installation, installed
 from support.waiting import MS
 
@@ -21,13 +21,6 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
     built("chat")
     with installed(tmp_path_factory.mktemp("whole") / "home") as installation:
         yield installation
-
-
-@pytest.fixture(scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    """One browser for all tests here."""
-    async with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture
