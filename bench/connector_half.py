@@ -26,7 +26,8 @@ from skep.store.sqlite.connector import ConnectorStore, ConnectorTx, TakenRow
 from skep.wire.relay.actions import Action, Hints, Result
 from skep.wire.relay.descriptor import Descriptor
 from skep.wire.relay.event import decode_event
-from skep.wire.relay.frames import SKEP, AgentHere
+from skep.wire.relay.frames import SKEP
+from skep.wire.relay.team import AgentHere
 
 __all__ = ["NO", "OK"]
 

@@ -10,7 +10,7 @@ from skep.connector.platform import Target
 from skep.store.sqlite.connector import ConnectorTx, TakenRow
 from skep.wire.relay.actions import Action, Hints, Result
 from skep.wire.relay.descriptor import Descriptor
-from skep.wire.relay.frames import AgentHere
+from skep.wire.relay.team import AgentHere
 
 __all__ = ["FakePlatform"]
 

@@ -44,7 +44,6 @@ from skep.wire.control.pump import (
 )
 from skep.wire.relay.descriptor import Descriptor
 from skep.wire.relay.frames import (
-    AgentHere,
     Agents,
     ConnectorFrame,
     DescriptorFrame,
@@ -58,6 +57,7 @@ from skep.wire.relay.frames import (
     decode_gateway_frame,
     encode_frame,
 )
+from skep.wire.relay.team import AgentHere
 from skep.wire.relay.token import Verdict, check_token
 
 __all__ = ["DoorStub", "RelayStub", "a_lease", "web_descriptor"]

@@ -17,7 +17,7 @@ from skep.store.sqlite.connector import ChatRow, ConnectorTx, TakenRow
 from skep.wire.relay.actions import Action, Hints, Result
 from skep.wire.relay.descriptor import Descriptor
 from skep.wire.relay.event import MessageEvent, SessionSource, encode_event
-from skep.wire.relay.frames import AgentHere
+from skep.wire.relay.team import AgentHere
 
 __all__ = ["LOCAL_INSTANCE", "LOCAL_TENANT", "Inbound", "Platform", "Target", "source_of"]
 

@@ -28,7 +28,6 @@ from skep.wire.relay.actions import Result
 from skep.wire.relay.descriptor import CONTRACT_VERSION, Descriptor
 from skep.wire.relay.frames import (
     SKEP,
-    AgentHere,
     Agents,
     ConnectorFrame,
     DescriptorFrame,
@@ -43,6 +42,7 @@ from skep.wire.relay.frames import (
     gateway_frames,
     messages,
 )
+from skep.wire.relay.team import AgentHere
 
 __all__ = ["CLOSE_UNAUTHORIZED", "GatewayIdentity", "RelaySession", "Sessions"]
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from msgspec.structs import replace
 
-from skep.wire.relay.frames import AgentHere, Agents
+from skep.wire.relay.frames import Agents
+from skep.wire.relay.team import AgentHere
 from support.relay import web_descriptor
 from support.waiting import MS, eventually
 

@@ -12,7 +12,7 @@ from typing import Literal
 from skep.broker.broker import Broker
 from skep.hive.ports import Agents
 from skep.wire.control.door import AgentsHere
-from skep.wire.relay.frames import AgentHere
+from skep.wire.relay.team import AgentHere
 
 __all__ = ["team_of"]
 

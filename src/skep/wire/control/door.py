@@ -13,7 +13,7 @@ from skep.foundation.rpc import Event, Method, Table
 from skep.wire.control.base import Args, Empty, Result
 from skep.wire.control.envelope import Route
 from skep.wire.control.pump import CANCEL, ENDED, NACK, NEXT, RENEW, STARTED
-from skep.wire.relay.frames import AgentHere
+from skep.wire.relay.team import AgentHere
 
 __all__ = [
     "ACCEPT",

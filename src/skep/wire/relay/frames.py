@@ -18,12 +18,12 @@ import msgspec
 from skep.foundation.errors import WireError
 from skep.wire.relay.actions import Action, Result, decode_result
 from skep.wire.relay.descriptor import Descriptor, decode_descriptor
+from skep.wire.relay.team import AgentHere
 
 __all__ = [
     "MAX_LINE_BYTES",
     "MAX_MESSAGE_BYTES",
     "SKEP",
-    "AgentHere",
     "Agents",
     "ConnectorFrame",
     "DescriptorFrame",
@@ -121,24 +121,6 @@ class InboundAck(_Frame, frozen=True, tag="inbound_ack"):
     """The buffered event is on disk."""
 
     buffer_id: str = msgspec.field(name="bufferId")
-
-
-_Word = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
-
-
-class AgentHere(msgspec.Struct, frozen=True, kw_only=True):
-    """One agent, as people see it.
-
-    Attributes:
-        role: `manager` or `agent`.
-        state: `idle`, `busy` or `away`.
-        waiting: Messages that wait for it.
-    """
-
-    name: _Word
-    role: _Word
-    state: _Word
-    waiting: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 class Agents(_Frame, frozen=True, tag="agents"):

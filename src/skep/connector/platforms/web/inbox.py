@@ -91,16 +91,11 @@ class Inbox:
         now_ms = self._clock.now_ms()
         self.last_event_at = now_ms
         event = _event(session, said, message=new_id("m", self._clock))
-        return self._intake.write(partial(self._keep, session, said, event, own, now_ms))
+        inbound = Inbound.of(event, dedupe_key=None)  # the message's own row tells a repeat
+        return self._intake.write(partial(self._keep, session, said, inbound, own, now_ms))
 
     def _keep(
-        self,
-        session: Session,
-        said: Send,
-        event: relay.MessageEvent,
-        own: Own,
-        now_ms: int,
-        tx: ConnectorTx,
+        self, session: Session, said: Send, inbound: Inbound, own: Own, now_ms: int, tx: ConnectorTx
     ) -> Stored | None:
         owner = tx.web_conversation(said.conversation)
         if owner is None or owner[0] != session.account:
@@ -108,9 +103,9 @@ class Inbox:
         sent = tx.web_sent(said.conversation, said.id)
         if sent is not None:
             return Stored(id=said.id, message=sent[0], n=sent[1])
-        if said.thread is not None:
-            event = msgspec.structs.replace(event, context=_about(tx, said.conversation, said.thread))
-        inbound = Inbound.of(event, dedupe_key=None)  # the message's own row tells a repeat
+        if said.thread is not None and (about := _about(tx, said.conversation, said.thread)):
+            event = _event(session, said, message=inbound.message_id, context=about)
+            inbound = Inbound.of(event, dedupe_key=None)
         self._take(inbound, tx)
         row = NewMessage(
             message=inbound.message_id,
@@ -193,12 +188,15 @@ class Inbox:
             )
 
 
-def _event(session: Session, said: Send, *, message: str) -> relay.MessageEvent:
+def _event(
+    session: Session, said: Send, *, message: str, context: tuple[relay.MessageEvent, ...] = ()
+) -> relay.MessageEvent:
     """Return the message as gateways get it."""
     return relay.MessageEvent(
         text=said.text,
         message_id=message,
         reply_to_message_id=said.reply_to,
+        context=context,
         source=_source(session, said.conversation, message=message, thread=said.thread),
     )
 

@@ -12,7 +12,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from skep.wire.relay.frames import AgentHere
+from skep.wire.relay.team import AgentHere
 
 __all__ = [
     "MAX_ID_CHARS",

@@ -44,7 +44,8 @@ from skep.wire.relay.actions import (
     Typing,
 )
 from skep.wire.relay.descriptor import Descriptor
-from skep.wire.relay.frames import SKEP, AgentHere
+from skep.wire.relay.frames import SKEP
+from skep.wire.relay.team import AgentHere
 
 __all__ = ["MAX_ANSWER_BYTES", "SITE", "WEB", "WebPlatform", "new_id", "retell", "to_message"]
 
